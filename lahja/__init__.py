@@ -1,0 +1,76 @@
+"""
+lahja: an event bus for Python applications of many processes.
+
+Each process opens an endpoint; endpoints connect to each other directly, over Unix sockets. An
+event is an ordinary object of a class derived from :class:`BaseEvent`; it goes to the endpoints
+that subscribed to its type.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec as _find_spec
+from typing import TYPE_CHECKING, Any
+
+from .asyncio import AsyncioEndpoint
+from .base import EndpointAPI
+from .common import (
+    BaseEvent,
+    BaseRequestResponseEvent,
+    BroadcastConfig,
+    ConnectionConfig,
+    Subscription,
+)
+from .exceptions import (
+    BindError,
+    ConnectionAttemptRejected,
+    ConnectTimeout,
+    EncodeError,
+    LahjaError,
+    LifecycleError,
+    MissingExtra,
+    NoSubscribers,
+    RemoteDisconnected,
+    RequestTimeout,
+    StreamOverflow,
+    UnexpectedResponse,
+)
+from .streams import Stream
+
+if TYPE_CHECKING:
+    from .trio import TrioEndpoint as TrioEndpoint
+
+__version__ = "1.0.0.dev0"
+
+__all__ = [
+    "AsyncioEndpoint",
+    "BaseEvent",
+    "BaseRequestResponseEvent",
+    "BindError",
+    "BroadcastConfig",
+    "ConnectTimeout",
+    "ConnectionAttemptRejected",
+    "ConnectionConfig",
+    "EncodeError",
+    "EndpointAPI",
+    "LahjaError",
+    "LifecycleError",
+    "MissingExtra",
+    "NoSubscribers",
+    "RemoteDisconnected",
+    "RequestTimeout",
+    "Stream",
+    "StreamOverflow",
+    "Subscription",
+    "UnexpectedResponse",
+]
+if _find_spec("trio") is not None:  # a star import takes only what is there
+    __all__ += ["TrioEndpoint"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the trio endpoint on first use, so that nobody else waits for trio."""
+    if name == "TrioEndpoint":
+        from .trio import TrioEndpoint
+
+        return TrioEndpoint
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,10 @@
+"""Run the command line: ``python -m lahja``."""
+
+from __future__ import annotations
+
+from .cli import main
+
+__all__: list[str] = []
+
+if __name__ == "__main__":
+    main()

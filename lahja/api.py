@@ -1,0 +1,282 @@
+"""The contract of an endpoint, whatever event loop it runs in."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .common import (
+    BaseEvent,
+    BaseRequestResponseEvent,
+    BroadcastConfig,
+    ConnectionConfig,
+    Subscription,
+)
+
+if TYPE_CHECKING:
+    from typing import Self, Unpack
+
+    from .streams import Overflow, Stream
+    from .typing import EndpointOptions
+
+__all__ = ["EndpointAPI", "TResponse", "TStreamEvent", "TSubscribeEvent", "TWaitForEvent"]
+
+TResponse = TypeVar("TResponse", bound=BaseEvent)
+TStreamEvent = TypeVar("TStreamEvent", bound=BaseEvent)
+TSubscribeEvent = TypeVar("TSubscribeEvent", bound=BaseEvent)
+TWaitForEvent = TypeVar("TWaitForEvent", bound=BaseEvent)
+
+
+class EndpointAPI(ABC):
+    """
+    Communicate by events, within a process and between processes.
+
+    Every method must be called from the event loop in which the endpoint runs; from elsewhere it
+    raises :class:`~lahja.exceptions.LifecycleError`, as does every method that needs a running
+    endpoint before :meth:`run` or after it stopped.
+    """
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The name by which other endpoints know this one."""
+
+    @property
+    @abstractmethod
+    def is_running(self) -> bool:
+        """Whether the endpoint runs: between entering and leaving :meth:`run`."""
+
+    @property
+    @abstractmethod
+    def is_serving(self) -> bool:
+        """Whether other endpoints can connect to this one."""
+
+    # -- Life --------------------------------------------------------------------------------
+
+    @abstractmethod
+    def run(self) -> AbstractAsyncContextManager[Self]:
+        """
+        Run the endpoint within an asynchronous context; it can be done once.
+
+        ::
+
+            async with endpoint.run() as endpoint:
+                ...  # it runs here
+            ...  # it has stopped
+
+        Leaving the context writes what was broadcast, for at most ``drain_timeout`` seconds; a
+        context that is cancelled is left at once.
+
+        :raise LifecycleError: where the endpoint was run before
+        """
+
+    @classmethod
+    @abstractmethod
+    def serve(
+        cls, config: ConnectionConfig, **options: Unpack[EndpointOptions]
+    ) -> AbstractAsyncContextManager[Self]:
+        """
+        Make and run an endpoint to which others can connect.
+
+        ::
+
+            async with EndpointClass.serve(config) as endpoint:
+                ...  # it serves here
+
+        :param options: as in the constructor of the class
+        :raise OSError: where another endpoint serves at the path, or it cannot be used
+        """
+
+    # -- Connections -------------------------------------------------------------------------
+
+    @abstractmethod
+    async def connect_to_endpoints(self, *endpoints: ConnectionConfig) -> None:
+        """
+        Connect to the endpoints, at the same time, and wait until all of them are connected.
+
+        It is tried again while nobody serves there, for at most ``connect_timeout`` seconds. Where
+        one fails, the attempts that are still under way are given up; connections that were made
+        stay.
+
+        :raise ConnectionAttemptRejected: where an endpoint of the name is connected, or the other
+            side refuses: it is another user's, speaks another protocol or has another name
+        :raise ConnectTimeout: where an endpoint could not be reached in time
+        """
+
+    @abstractmethod
+    def is_connected_to(self, endpoint_name: str) -> bool:
+        """Return whether an endpoint of the name is connected; to itself an endpoint always is."""
+
+    @abstractmethod
+    def get_connected_endpoints_and_subscriptions(
+        self,
+    ) -> tuple[tuple[str, set[type[BaseEvent]]], ...]:
+        """
+        Return name and subscribed event types of every connected endpoint, itself first.
+
+        Types of which this process has not imported the class are left out.
+        """
+
+    @abstractmethod
+    async def wait_until_connected_to(self, endpoint_name: str) -> None:
+        """
+        Wait until an endpoint of the name is connected.
+
+        :raise LifecycleError: where this endpoint stops meanwhile
+        """
+
+    @abstractmethod
+    async def wait_until_connections_change(self) -> None:
+        """
+        Wait until an endpoint connects or leaves.
+
+        :raise LifecycleError: where this endpoint stops meanwhile
+        """
+
+    # -- Subscriptions of others -------------------------------------------------------------
+
+    @abstractmethod
+    def is_endpoint_subscribed_to(self, remote_endpoint: str, event_type: type[BaseEvent]) -> bool:
+        """Return whether the endpoint of the name is connected and subscribed to the type."""
+
+    @abstractmethod
+    def is_any_endpoint_subscribed_to(self, event_type: type[BaseEvent]) -> bool:
+        """Return whether any connected endpoint, this one included, is subscribed to the type."""
+
+    @abstractmethod
+    def are_all_endpoints_subscribed_to(
+        self, event_type: type[BaseEvent], include_self: bool = True
+    ) -> bool:
+        """
+        Return whether every connected endpoint is subscribed to the type.
+
+        :param include_self: whether this endpoint counts, too
+        """
+
+    @abstractmethod
+    async def wait_until_endpoint_subscribed_to(
+        self, remote_endpoint: str, event: type[BaseEvent]
+    ) -> None:
+        """
+        Wait until the endpoint of the name is connected and subscribed to the type.
+
+        :raise LifecycleError: where this endpoint stops meanwhile
+        """
+
+    @abstractmethod
+    async def wait_until_any_endpoint_subscribed_to(self, event: type[BaseEvent]) -> None:
+        """
+        Wait until any connected endpoint, this one included, is subscribed to the type.
+
+        :raise LifecycleError: where this endpoint stops meanwhile
+        """
+
+    @abstractmethod
+    async def wait_until_all_endpoints_subscribed_to(
+        self, event: type[BaseEvent], *, include_self: bool = True
+    ) -> None:
+        """
+        Wait until every connected endpoint is subscribed to the type.
+
+        :param include_self: whether this endpoint counts, too
+        :raise LifecycleError: where this endpoint stops meanwhile
+        """
+
+    @abstractmethod
+    async def wait_until_endpoint_subscriptions_change(self) -> None:
+        """
+        Wait until the subscriptions of any endpoint change, or the set of endpoints does.
+
+        :raise LifecycleError: where this endpoint stops meanwhile
+        """
+
+    # -- Broadcasting ------------------------------------------------------------------------
+
+    @abstractmethod
+    async def broadcast(self, item: BaseEvent, config: BroadcastConfig | None = None) -> None:
+        """
+        Send the event to every endpoint that subscribed to its type, this one included.
+
+        Returns when the bytes are with the operating system, or few enough wait for each peer.
+
+        :param config: where it goes, if not to everybody
+        :raise BindError: where the event was broadcast before
+        :raise EncodeError: where it cannot be sent; it has reached nobody then
+        :raise NoSubscribers: where nobody gets it, if that was asked for
+        """
+
+    @abstractmethod
+    def broadcast_nowait(self, item: BaseEvent, config: BroadcastConfig | None = None) -> None:
+        """
+        Do what :meth:`broadcast` does, without waiting for slow peers.
+
+        Nothing limits what gathers in memory where this is called faster than peers read.
+        """
+
+    @abstractmethod
+    async def request(
+        self,
+        item: BaseRequestResponseEvent[TResponse],
+        config: BroadcastConfig | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> TResponse:
+        """
+        Broadcast a request and return the first response to it.
+
+        :param config: where it goes, if not to everybody
+        :param timeout: seconds to wait for the response; None for any time
+        :raise NoSubscribers: where nobody gets the request, unless ``require_subscriber=False``
+        :raise RemoteDisconnected: when all endpoints that got it have left
+        :raise RequestTimeout: when the time is over; it is a :class:`TimeoutError`
+        :raise UnexpectedResponse: where the response is of another type than announced
+        :raise LifecycleError: where this endpoint stops meanwhile
+        """
+
+    # -- Receiving ---------------------------------------------------------------------------
+
+    @abstractmethod
+    def subscribe(
+        self, event_type: type[TSubscribeEvent], handler: Callable[[TSubscribeEvent], Any]
+    ) -> Subscription:
+        """
+        Call the handler with every event of the type; allowed before :meth:`run`.
+
+        A handler may return an awaitable. It gets its events one after the other.
+
+        :return: what ends the subscription
+        """
+
+    @abstractmethod
+    def stream(
+        self,
+        event_type: type[TStreamEvent],
+        num_events: int | None = None,
+        *,
+        max_queue: int | None = None,
+        overflow: Overflow = "block",
+    ) -> Stream[TStreamEvent]:
+        """
+        Return an asynchronous iterator over all events of the type, from now on.
+
+        :param num_events: how many events it gives; None for any number
+        :param max_queue: how many events may wait in it; None for any number
+        :param overflow: what happens to more than that. ``"block"`` holds back each endpoint that
+            sends them, ``"drop_oldest"`` and ``"drop_newest"`` drop, ``"latest"`` keeps one event,
+            the newest, and ``"raise"`` raises StreamOverflow when the stream is read next
+        :raise ValueError: where a number or the policy makes no sense
+        """
+
+    @abstractmethod
+    def wait_for(self, event_type: type[TWaitForEvent]) -> Coroutine[Any, Any, TWaitForEvent]:
+        """
+        Return the next event of the type; subscribed from the call.
+
+        :raise LifecycleError: where this endpoint stops meanwhile
+        """
+
+    @abstractmethod
+    def get_subscribed_events(self) -> set[type[BaseEvent]]:
+        """Return the event types to which this endpoint is subscribed."""

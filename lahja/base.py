@@ -1,0 +1,549 @@
+"""
+What both endpoints do alike: all of it, but for what their event loops make different.
+
+:class:`BaseEndpoint` asks its subclasses for a handful of primitives (the methods that are
+abstract here): to suspend a task, to start one, to watch a socket. It adds the life of an endpoint,
+its connections, and the waits.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import socket
+import weakref
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any, ClassVar, NoReturn, Self, Unpack
+
+from . import wire
+from .api import EndpointAPI, TResponse, TStreamEvent, TSubscribeEvent, TWaitForEvent
+from .channels import Channel, ChannelOwner, MakeConnection
+from .common import (
+    BaseEvent,
+    BaseRequestResponseEvent,
+    BroadcastConfig,
+    ConnectionConfig,
+    Subscription,
+)
+from .compression import HAS_SNAPPY
+from .exceptions import LifecycleError, RequestTimeout
+from .flow import Gate
+from .handlers import Handler
+from .names import name_of
+from .peering import Peering
+from .routing import Router, Watcher
+from .streams import Overflow, Stream, Waiter, make_mailbox, subscribe_mailbox
+from .typing import EndpointOptions
+
+__all__ = [
+    "BaseEndpoint",
+    "EndpointAPI",
+    "TResponse",
+    "TStreamEvent",
+    "TSubscribeEvent",
+    "TWaitForEvent",
+]
+
+_MOST_DEBT = 256  # broadcasts, or KiB, after which a broadcast gives others a turn
+
+
+class BaseEndpoint(EndpointAPI):
+    """
+    Be the base of the endpoints of all event loops.
+
+    :param name: the name by which other endpoints know this one; unique among them
+    :param connect_timeout: seconds that connecting is tried (30)
+    :param drain_timeout: seconds that leaving waits for slow peers to take what was broadcast (5)
+    :param stall_timeout: seconds after which a peer that takes nothing, while something waits for
+        it, is disconnected (10); None for never
+    :param hello_timeout: seconds that a connecting peer has to introduce itself (10)
+    :param high_water: bytes that may wait for a peer before :meth:`broadcast` waits for it (1 MiB)
+    :param max_frame_size: the longest event that is accepted, in bytes as it is sent (256 MiB)
+    :param allow_pickle: False to send and accept nothing but plain values (True)
+    :param allowed_uids: other users whose processes may connect; root and one's own always may
+    :raise ValueError: where an option makes no sense
+    """
+
+    has_snappy_support: ClassVar[bool] = HAS_SNAPPY
+    """Whether python-snappy is installed, so that large events are sent compressed."""
+
+    logger: logging.Logger = logging.getLogger("lahja.endpoint.Endpoint")
+
+    require_subscriber: bool = False
+    """Whether broadcasts that do not say otherwise raise NoSubscribers when nobody gets them."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        connect_timeout: float = 30.0,
+        drain_timeout: float = 5.0,
+        stall_timeout: float | None = 10.0,
+        hello_timeout: float = 10.0,
+        high_water: int = 1024 * 1024,
+        max_frame_size: int = wire.MAX_FRAME_SIZE,
+        allow_pickle: bool = True,
+        allowed_uids: Iterable[int] = (),
+    ) -> None:
+        if not isinstance(name, str) or not 0 < len(name) <= wire.MAX_NAME_LENGTH:
+            raise ValueError(
+                f"an endpoint's name is a text of 1 to {wire.MAX_NAME_LENGTH} characters, "
+                f"not {name!r}"
+            )
+        for option, value in (
+            ("connect_timeout", connect_timeout),
+            ("drain_timeout", drain_timeout),
+            ("stall_timeout", 0 if stall_timeout is None else stall_timeout),
+            ("hello_timeout", hello_timeout),
+            ("high_water", high_water),
+        ):
+            if value is None or not value >= 0:
+                raise ValueError(f"{option} is {value!r}; it must be a number, and not negative")
+        if not 1024 <= max_frame_size <= wire.MAX_LENGTH:
+            raise ValueError(f"max_frame_size is {max_frame_size!r}; it must be 1 KiB to 4 GiB")
+        self._name = name
+        self._drain_timeout = drain_timeout
+        self._router = Router(name, allow_pickle, max_frame_size, self.logger)
+        self._table = self._router.table
+        self._peering = Peering(
+            self,
+            self._router,
+            connect_timeout=connect_timeout,
+            stall_timeout=stall_timeout,
+            hello_timeout=hello_timeout,
+            high_water=high_water,
+            allowed_uids=frozenset(allowed_uids),
+        )
+        self._streams: set[Any] = set()  # weak references
+        self._handlers: set[Handler] = set()
+        self._started = Gate()
+        self._stopped = Gate()
+        self._server_stopped = False
+        self._running = False
+
+    def __repr__(self) -> str:
+        state = "running" if self._running else "stopped" if self.is_stopped else "not started"
+        return f"<{type(self).__name__} {self._name!r}: {state}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise NotImplementedError("Endpoints cannot be pickled")
+
+    # -- What the event loops make different -------------------------------------------------
+
+    @abstractmethod
+    def _check(self) -> None:
+        """Raise LifecycleError unless called in the event loop in which the endpoint runs."""
+
+    @abstractmethod
+    def make_waiter(self) -> Waiter:
+        """Return what suspends the running task."""
+
+    @abstractmethod
+    def start_soon(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
+        """Start a task of the endpoint, which ends with it."""
+
+    @abstractmethod
+    def cancel_tasks(self) -> None:
+        """Cancel the tasks of the endpoint. Idempotent."""
+
+    @abstractmethod
+    def call_soon(self, function: Callable[[], None]) -> None:
+        """Call the function in the loop's next turn, if the endpoint still runs then."""
+
+    @abstractmethod
+    def call_soon_from_anywhere(self, function: Callable[[], None]) -> None:
+        """Do the same from a finalizer, which may run in any thread and at any moment."""
+
+    @abstractmethod
+    def call_later(self, seconds: float, function: Callable[[], None]) -> Callable[[], None]:
+        """Call the function after some time, if the endpoint runs; return what cancels that."""
+
+    @abstractmethod
+    def time(self) -> float:
+        """Return the time by the event loop's clock, in seconds."""
+
+    @abstractmethod
+    def is_stray(self, error: BaseException) -> bool:
+        """Return whether a cancellation came out of what was awaited, not from outside."""
+
+    @abstractmethod
+    async def checkpoint(self) -> None:
+        """Give everybody else a turn."""
+
+    @abstractmethod
+    async def sleep(self, seconds: float) -> None:
+        """Wait for some time."""
+
+    @abstractmethod
+    def deadline(self, seconds: float) -> AbstractAsyncContextManager[Callable[[], bool]]:
+        """
+        Cancel what is in the context when the time is over; leaving it then raises nothing.
+
+        The context is a function that returns whether it was cancelled.
+        """
+
+    @abstractmethod
+    async def gather(self, functions: Iterable[Callable[[], Coroutine[Any, Any, None]]]) -> None:
+        """Run the functions at the same time; where one fails, cancel the others and raise it."""
+
+    @abstractmethod
+    def open_channel(
+        self, sock: socket.socket, owner: ChannelOwner, make: MakeConnection
+    ) -> Channel:
+        """Return the channel of this event loop for a connected socket."""
+
+    @abstractmethod
+    def watch_listener(self, sock: socket.socket, accept: Callable[[], float]) -> None:
+        """Call the function when the socket is readable; it returns how long to pause then."""
+
+    @abstractmethod
+    def unwatch_listener(self, sock: socket.socket) -> None:
+        """Call that function no more."""
+
+    # -- Life --------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def is_running(self) -> bool:
+        return self._running
+
+    @property
+    def is_serving(self) -> bool:
+        return self._peering.listener is not None
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the endpoint has stopped for good."""
+        return self._stopped.is_open
+
+    @property
+    def is_server_stopped(self) -> bool:
+        """Whether the endpoint has served, and does so no more."""
+        return self._server_stopped
+
+    @property
+    def ipc_path(self) -> Path:
+        """
+        The path of the socket on which the endpoint serves.
+
+        :raise LifecycleError: where it does not serve
+        """
+        if self._peering.path is None:
+            raise LifecycleError(f"endpoint {self._name!r} does not serve: use serve(config)")
+        return self._peering.path
+
+    async def wait_started(self) -> None:
+        """Wait until the endpoint runs."""
+        await self.pass_gate(self._started)
+
+    async def wait_stopped(self) -> None:
+        """Wait until the endpoint has stopped."""
+        self.check_if_here()
+        await self.pass_gate(self._stopped)
+
+    @classmethod
+    def serve(
+        cls, config: ConnectionConfig, **options: Unpack[EndpointOptions]
+    ) -> AbstractAsyncContextManager[Self]:
+        return cls(config.name, **options)._serve(config.path)
+
+    @asynccontextmanager
+    async def _serve(self, path: Path) -> AsyncIterator[Self]:
+        async with self.run():
+            self._peering.listen(path)
+            yield self
+
+    def _begin(self) -> None:
+        """Enter the running state, which is done once."""
+        if self._running:
+            raise LifecycleError(f"endpoint {self._name!r} runs already: make another endpoint")
+        if self.is_stopped:
+            raise LifecycleError(
+                f"endpoint {self._name!r} has stopped and cannot run again: make another endpoint"
+            )
+        self._running = True
+        self._started.open()
+
+    async def _finish(self, error: BaseException | None) -> None:
+        """Leave the running state; what was broadcast is written first, unless cancelled."""
+        try:
+            self._stop_listening()
+            if error is None or isinstance(error, Exception):
+                handlers_had_their_turn = self.make_waiter()
+                self.call_soon(handlers_had_their_turn.wake)
+                await handlers_had_their_turn.wait()
+                await self._peering.drain(self._drain_timeout)
+        finally:
+            self._close()
+
+    def _stop_listening(self) -> None:
+        if self._peering.listener is not None:
+            self._peering.stop_listening()
+            self._server_stopped = True
+
+    def _close(self) -> None:
+        """Stop at once: from here on nothing waits, and nobody is connected."""
+        self._running = False
+        self._stop_listening()
+        for handler in self._handlers:
+            handler.stop()
+        self._handlers.clear()
+        self.cancel_tasks()  # before they are told that it stopped: nobody wants to read that
+        self._router.stop()
+        self._peering.close()
+        for reference in list(self._streams):
+            stream = reference()
+            if stream is not None:
+                stream.end()
+        self._streams.clear()
+        self._stopped.open()
+
+    def _misused(self) -> NoReturn:
+        """Raise the error for a call that needs a running endpoint, in its own event loop."""
+        if self.is_stopped:
+            raise LifecycleError(f"endpoint {self._name!r} has stopped: make another endpoint")
+        if not self._running:
+            raise LifecycleError(
+                f"endpoint {self._name!r} does not run yet: use it within "
+                "'async with endpoint.run()', or make it by serve(config)"
+            )
+        raise LifecycleError(
+            f"endpoint {self._name!r} runs in another event loop: call its methods from there"
+        )
+
+    def check_if_here(self) -> None:
+        """Raise LifecycleError where the endpoint runs in another event loop."""
+        if self._running:
+            self._check()
+
+    # -- Connections -------------------------------------------------------------------------
+
+    async def connect_to_endpoints(self, *endpoints: ConnectionConfig) -> None:
+        self._check()
+        await self.gather([functools.partial(self._peering.connect, each) for each in endpoints])
+
+    def is_connected_to(self, endpoint_name: str) -> bool:
+        self.check_if_here()
+        return endpoint_name == self._name or endpoint_name in self._router.peers
+
+    def get_connected_endpoints_and_subscriptions(
+        self,
+    ) -> tuple[tuple[str, set[type[BaseEvent]]], ...]:
+        self.check_if_here()
+        others = self._router.peers.items()
+        return (
+            (self._name, self._router.subscribed_types()),
+            *((name, self._router.types_wanted_by(connection)) for name, connection in others),
+        )
+
+    async def wait_until_connected_to(self, endpoint_name: str) -> None:
+        await self._wait_until(lambda: self.is_connected_to(endpoint_name))
+
+    async def wait_until_connections_change(self) -> None:
+        before = self._router.connections_version
+        await self._wait_until(lambda: self._router.connections_version != before)
+
+    # -- Subscriptions of others -------------------------------------------------------------
+
+    def is_endpoint_subscribed_to(self, remote_endpoint: str, event_type: type[BaseEvent]) -> bool:
+        self.check_if_here()
+        return self._router.wants(remote_endpoint, event_type)
+
+    def is_any_endpoint_subscribed_to(self, event_type: type[BaseEvent]) -> bool:
+        self.check_if_here()
+        names = (self._name, *self._router.peers)
+        return any(self._router.wants(name, event_type) for name in names)
+
+    def are_all_endpoints_subscribed_to(
+        self, event_type: type[BaseEvent], include_self: bool = True
+    ) -> bool:
+        self.check_if_here()
+        names = (self._name, *self._router.peers) if include_self else (*self._router.peers,)
+        return all(self._router.wants(name, event_type) for name in names)
+
+    async def wait_until_endpoint_subscribed_to(
+        self, remote_endpoint: str, event: type[BaseEvent]
+    ) -> None:
+        await self._wait_until(lambda: self._router.wants(remote_endpoint, event))
+
+    async def wait_until_any_endpoint_subscribed_to(self, event: type[BaseEvent]) -> None:
+        await self._wait_until(lambda: self.is_any_endpoint_subscribed_to(event))
+
+    async def wait_until_all_endpoints_subscribed_to(
+        self, event: type[BaseEvent], *, include_self: bool = True
+    ) -> None:
+        await self._wait_until(
+            lambda: self.are_all_endpoints_subscribed_to(event, include_self=include_self)
+        )
+
+    async def wait_until_endpoint_subscriptions_change(self) -> None:
+        before = self._router.subscriptions_version
+        await self._wait_until(lambda: self._router.subscriptions_version != before)
+
+    async def _wait_until(self, reached: Callable[[], bool]) -> None:
+        self._check()
+        if reached():
+            await self.checkpoint()
+            return
+        waiter = self.make_waiter()
+        watcher = Watcher(reached, waiter.wake)
+        self._router.watch(watcher)
+        try:
+            await waiter.wait()
+        finally:
+            self._router.unwatch(watcher)
+        if watcher.error is not None:
+            raise watcher.error
+
+    async def pass_gate(self, gate: Gate) -> None:
+        """Wait until the gate is open."""
+        if gate.is_open:
+            return
+        waiter = self.make_waiter()
+        gate.wakers.append(waiter.wake)
+        try:
+            await waiter.wait()
+        finally:
+            if not gate.is_open:
+                gate.wakers.remove(waiter.wake)
+
+    # -- Broadcasting ------------------------------------------------------------------------
+
+    async def broadcast(self, item: BaseEvent, config: BroadcastConfig | None = None) -> None:
+        self._check()
+        gates = self._post(item, config)
+        if gates or self._table.debt > _MOST_DEBT:
+            self._table.debt = 0
+            if not gates:
+                await self.checkpoint()
+            for gate in gates:
+                await self.pass_gate(gate)
+
+    def broadcast_nowait(self, item: BaseEvent, config: BroadcastConfig | None = None) -> None:
+        self._check()
+        self._post(item, config)
+
+    def _post(self, item: BaseEvent, config: BroadcastConfig | None) -> list[Gate]:
+        """Broadcast an event, and return what holds the caller back."""
+        required = self.require_subscriber
+        if config is None and not required:
+            receivers = self._table.publish(item)
+            if receivers > 0:
+                if self._table.congested:
+                    return self._router.full(self._table.topic(type(item)).outlets)
+                return []
+            if not receivers:
+                self._table.debt += 1  # what is sent to nobody takes its time, too
+                return []
+        if config is not None and config.require_subscriber is not None:
+            required = config.require_subscriber
+        return self._router.broadcast(item, config, required)
+
+    async def request(
+        self,
+        item: BaseRequestResponseEvent[TResponse],
+        config: BroadcastConfig | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> TResponse:
+        self._check()
+        if timeout is not None and not timeout >= 0:
+            raise ValueError(f"timeout is {timeout!r}; it must not be negative")
+        required = config is None or config.require_subscriber is not False
+        waiter = self.make_waiter()
+        request_id, pending = self._router.request(item, config, required, waiter.wake)
+        try:
+            if timeout is None:
+                await waiter.wait()
+            else:
+                async with self.deadline(timeout) as is_over:
+                    await waiter.wait()
+                if is_over() and pending.response is None and pending.error is None:
+                    raise RequestTimeout(name_of(type(item)), timeout, pending.names)
+        finally:
+            self._router.abandon(request_id)
+        if pending.error is not None:
+            raise pending.error
+        response: Any = pending.response
+        return response  # type: ignore[no-any-return]
+
+    # -- Receiving ---------------------------------------------------------------------------
+
+    def subscribe(
+        self, event_type: type[TSubscribeEvent], handler: Callable[[TSubscribeEvent], Any]
+    ) -> Subscription:
+        self._check_subscribing()
+        if not callable(handler):
+            raise TypeError(f"a handler must be callable, which {handler!r} is not")
+        topic = self._table.topic(event_type)
+        subscribed = Handler(handler, self, self.logger)
+        self._handlers.add(subscribed)
+        self._router.add_consumer(topic, subscribed)
+
+        def unsubscribe() -> None:
+            self.check_if_here()
+            subscribed.stop()
+            self._handlers.discard(subscribed)
+            self._router.remove_consumer(topic, subscribed)
+
+        return Subscription(unsubscribe)
+
+    def stream(
+        self,
+        event_type: type[TStreamEvent],
+        num_events: int | None = None,
+        *,
+        max_queue: int | None = None,
+        overflow: Overflow = "block",
+    ) -> Stream[TStreamEvent]:
+        self._check_subscribing()
+        router = self._router
+        topic = self._table.topic(event_type)
+
+        def unsubscribe() -> None:
+            router.remove_consumer(topic, mailbox)
+
+        mailbox = make_mailbox(topic, num_events, max_queue, overflow, unsubscribe, self.logger)
+        stream: Stream[TStreamEvent] = Stream(self, topic, mailbox, num_events)
+        if num_events != 0:
+            self._streams.add(weakref.ref(stream, self._streams.discard))
+            subscribe_mailbox(router, topic, mailbox)
+        return stream
+
+    def close_stream(self, stream: Stream[Any], from_finalizer: bool) -> None:
+        """Unsubscribe the stream; later, where a finalizer asks for it."""
+        topic, mailbox = stream.topic, stream.mailbox
+
+        def unsubscribe() -> None:
+            self._router.remove_consumer(topic, mailbox)
+
+        if from_finalizer and self._running:
+            self.call_soon_from_anywhere(unsubscribe)
+        else:
+            self.check_if_here()
+            unsubscribe()
+
+    def wait_for(self, event_type: type[TWaitForEvent]) -> Coroutine[Any, Any, TWaitForEvent]:
+        self._check()
+        return self._first(self.stream(event_type, num_events=1))
+
+    async def _first(self, stream: Stream[TWaitForEvent]) -> TWaitForEvent:
+        async with stream:
+            async for event in stream:
+                return event
+        raise LifecycleError(f"endpoint {self._name!r} stopped")
+
+    def get_subscribed_events(self) -> set[type[BaseEvent]]:
+        self.check_if_here()
+        return self._router.subscribed_types()
+
+    def _check_subscribing(self) -> None:
+        """Raise LifecycleError where nobody may subscribe: after the end, or from elsewhere."""
+        if self._running or self.is_stopped:
+            self._check()

@@ -1,0 +1,270 @@
+"""
+The bytes between a connected socket and the connection that is talked through it.
+
+Shared by both event loops, which only say when a socket is readable or writable.
+"""
+
+from __future__ import annotations
+
+import socket
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Protocol
+
+from .exceptions import ProtocolError
+from .flow import Gate
+from .framing import Outlet
+from .protocol import Connection, State
+
+__all__ = ["Channel", "ChannelOwner", "MakeConnection"]
+
+_FLUSH_SIZE = 64 * 1024
+_NEVER = 2**62
+_MOST_BUFFERS = 64
+_JOINED_SIZE = 256 * 1024
+_NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)  # Python ignores SIGPIPE, a program may not
+
+MakeConnection = Callable[[Callable[[], None]], Connection]
+"""Makes a connection, given what to call when there is something to write."""
+
+
+def _nothing() -> None:
+    pass
+
+
+class ChannelOwner(Protocol):
+    """Be told what becomes of a channel."""
+
+    def call_soon(self, function: Callable[[], None]) -> None:
+        """Call the function in the event loop's next turn."""
+
+    def written(self, outlet: Outlet) -> None:
+        """Take note that bytes of the outlet were written."""
+
+    def channel_blocked(self, channel: Channel) -> None:
+        """Take note that the system takes no more from now on."""
+
+    def channel_ended(self, channel: Channel) -> None:
+        """Take note, once, that the channel is closed."""
+
+
+class Channel(ABC):
+    """
+    Move the bytes between a connected socket and the connection that is talked through it.
+
+    What is queued on an idle socket is written at once. What follows in the same turn of the event
+    loop is gathered, and written at its end or as soon as there are 64 KiB.
+
+    :param owner: what to tell the news
+    :param make: makes the connection
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        owner: ChannelOwner,
+        make: MakeConnection,
+    ) -> None:
+        self.socket = sock
+        self.connection = make(self._wake)
+        self.settled = Gate()  # opens when the handshake is over, one way or the other
+        self.drained: Gate | None = None  # opens when all is written, where somebody waits for it
+        self.blocked = False  # the system takes no more
+        self.blocked_since = 0.0  # by the event loop's clock
+        self.is_watched = False  # whether a timer looks after a peer that takes nothing
+        self.cancel_timer: Callable[[], None] = _nothing  # one at a time: hello, then stall
+        self.closed = False
+        self.error: Exception | None = None  # what ended it, if something did
+        self._owner = owner
+        self._outlet = self.connection.outlet
+        self._chunks: list[memoryview | bytes] = []  # taken from the outlet, not written yet
+        self._gathering = False
+        self._broken = False  # writing failed; what the peer sent before may still be read
+
+    @abstractmethod
+    def watch_readable(self) -> None:
+        """Call :meth:`on_readable` from now on, whenever there is something to read."""
+
+    @abstractmethod
+    def watch_writable(self) -> None:
+        """Call :meth:`on_writable` once, when the socket takes more."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Give up what the event loop has of the socket, which is about to be closed."""
+
+    def on_readable(self) -> bool:
+        """Read once, and handle all of it; return whether there was anything."""
+        if self.closed:
+            return False
+        try:
+            count = self.socket.recv_into(self.connection.reader.get_buffer())
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError as error:
+            self._at_end(error)
+            return False
+        if not count:
+            self._at_end(None)
+            return False
+        try:
+            self.connection.receive(count)
+        except ProtocolError as error:
+            self.close(error)
+        except Exception as error:  # a fault of lahja itself, or of memory: it stays in here
+            self.close(error)
+        else:
+            state = self.connection.state
+            if state is State.LEFT or (state is State.REFUSED and not self._outlet.size):
+                self.close()
+        return True
+
+    def _at_end(self, error: OSError | None) -> None:
+        try:
+            self.connection.end()
+        except ProtocolError as truncation:
+            self.close(truncation)
+        else:
+            self.close(error)
+
+    def on_writable(self) -> None:
+        """Go on writing."""
+        if self.closed or self._broken:
+            return
+        self.blocked = False
+        self._write()
+        if not self.blocked and not self._gathering:
+            self._gather()
+
+    def _wake(self) -> None:
+        """Write what is there; called by the outlet."""
+        if not (self.closed or self.blocked or self._broken):
+            self._write()
+            if not self.blocked and not self._gathering:
+                self._gather()
+
+    def _gather(self) -> None:
+        """Let frames gather until the loop's next turn."""
+        self._gathering = True
+        self._outlet.threshold = _FLUSH_SIZE
+        self._owner.call_soon(self._gathered)
+
+    def _gathered(self) -> None:
+        self._gathering = False
+        if self.closed or self.blocked or self._broken:
+            return
+        if self._outlet.size:
+            self._wake()
+        else:
+            self._outlet.threshold = 0
+
+    def _write(self) -> None:
+        """Write until nothing is left, or the system takes no more."""
+        outlet = self._outlet
+        try:
+            while self._chunks or outlet.frames:
+                if not self._chunks:
+                    self._chunks = _joined(outlet.take())
+                chunks = self._chunks
+                if len(chunks) == 1:
+                    count = self.socket.send(chunks[0], _NO_SIGNAL)
+                else:
+                    count = self.socket.sendmsg(chunks[:_MOST_BUFFERS], (), _NO_SIGNAL)
+                outlet.size -= count
+                _advance(chunks, count)
+        except (BlockingIOError, InterruptedError):
+            if not self.blocked:
+                self.blocked = True
+                outlet.threshold = _NEVER
+                self.watch_writable()
+                self._owner.channel_blocked(self)
+        except OSError as error:
+            # The peer is gone, most likely; what it said before that may still be read.
+            self._broken = True
+            outlet.take()
+            self._chunks.clear()
+            outlet.size = 0
+            outlet.threshold = _NEVER
+            self.error = error
+            self._owner.call_soon(self.read_the_rest)
+        if not outlet.size:
+            if self.drained is not None:
+                self.drained.open()
+            if self.connection.state is State.REFUSED:
+                self._owner.call_soon(self.close)
+        self._owner.written(outlet)
+
+    def read_the_rest(self) -> None:
+        """Handle what a peer that is gone had said, and close."""
+        while self.on_readable():
+            pass
+        self.close(self.error)
+
+    def flush(self) -> None:
+        """Write what the system takes now."""
+        if not (self.closed or self.blocked or self._broken):
+            self._write()
+
+    def nudge(self) -> bool:
+        """
+        Return whether the system takes anything, of which it has not told yet.
+
+        It tells when there is much room, or in a turn that this process was too busy to begin.
+        """
+        size = self._outlet.size
+        self._write()
+        return self._outlet.size < size
+
+    def close(self, error: Exception | None = None) -> None:
+        """End the connection at once. Idempotent."""
+        if self.closed:
+            return
+        self.closed = True
+        self.error = error
+        self.release()
+        self.socket.close()
+        self._outlet.threshold = _NEVER
+        if self.drained is not None:
+            self.drained.open()
+        self.settled.open()
+        self._owner.channel_ended(self)
+        # What a connection held may be large. It is freed now, and not with other garbage.
+        self.connection.release()
+        self.cancel_timer = _nothing
+        if error is not None:
+            error.__traceback__ = error.__context__ = None
+
+
+def _joined(frames: list[bytes]) -> list[memoryview | bytes]:
+    """Return the frames in fewer pieces; long ones are not copied."""
+    if len(frames) == 1:
+        return [*frames]
+    chunks: list[memoryview | bytes] = []
+    run: list[bytes] = []
+    size = 0
+    for frame in frames:
+        is_long = len(frame) >= _FLUSH_SIZE
+        if run and (is_long or size + len(frame) > _JOINED_SIZE):
+            chunks.append(b"".join(run))
+            run, size = [], 0
+        if is_long:
+            chunks.append(frame)
+        else:
+            run.append(frame)
+            size += len(frame)
+    if run:
+        chunks.append(b"".join(run))
+    return chunks
+
+
+def _advance(chunks: list[memoryview | bytes], count: int) -> None:
+    """Drop so many bytes from the front."""
+    done = 0
+    for chunk in chunks:
+        if count < len(chunk):
+            break
+        count -= len(chunk)
+        done += 1
+    del chunks[:done]
+    if count:
+        chunks[0] = memoryview(chunks[0])[count:]

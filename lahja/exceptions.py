@@ -1,0 +1,216 @@
+"""
+Everything that lahja raises.
+
+::
+
+    LahjaError
+     ├─ BindError                     an event was broadcast twice
+     ├─ ConnectionAttemptRejected     an endpoint refused the connection, or this one did
+     ├─ ConnectTimeout                no connection within ``connect_timeout``  (a TimeoutError)
+     ├─ EncodeError                   an event that cannot be sent, found before it was
+     ├─ LifecycleError                a call at the wrong time, or from the wrong event loop
+     ├─ MissingExtra                  an optional dependency is needed  (an ImportError)
+     ├─ NoSubscribers                 nobody is there to receive the event
+     ├─ ProtocolError                 a remote endpoint broke the wire format
+     │   ├─ DecodeError               … in one event: the connection goes on
+     │   ├─ FrameTooLarge             … by a frame over the limit
+     │   └─ TruncatedFrame            … by leaving in the middle of a frame
+     ├─ RemoteDisconnected            every endpoint that could have answered is gone
+     ├─ RequestTimeout                no response within ``timeout``  (a TimeoutError)
+     ├─ StreamOverflow                a bounded stream with ``overflow="raise"`` was full
+     └─ UnexpectedResponse            a response of another type than the request announced
+
+``ProtocolError`` and what derives from it are the remote's fault; the endpoint logs them and
+goes on. All others are raised to the caller.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BindError",
+    "ConnectTimeout",
+    "ConnectionAttemptRejected",
+    "DecodeError",
+    "EncodeError",
+    "FrameTooLarge",
+    "LahjaError",
+    "LifecycleError",
+    "MissingExtra",
+    "NoSubscribers",
+    "ProtocolError",
+    "RemoteDisconnected",
+    "RequestTimeout",
+    "StreamOverflow",
+    "TruncatedFrame",
+    "UnexpectedResponse",
+]
+
+
+class LahjaError(Exception):
+    """Be the base of every exception of lahja."""
+
+
+class BindError(LahjaError):
+    """Report that an event is bound to an endpoint already: it was broadcast before."""
+
+
+class ConnectionAttemptRejected(LahjaError):
+    """Report that a connection was refused: by the remote endpoint, or by one's own."""
+
+
+class ConnectTimeout(LahjaError, TimeoutError):
+    """
+    Report that no connection could be made in time.
+
+    :param name: the name of the endpoint that was to be reached
+    :param path: the path of its socket
+    :param seconds: how long it was tried
+    :param reason: what stood in the way at the end
+    """
+
+    def __init__(self, name: str, path: str, seconds: float, reason: str) -> None:
+        super().__init__()
+        self.args = (name, path, seconds, reason)  # an OSError would take them for its own
+        self.name = name
+        self.path = path
+        self.seconds = seconds
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"no connection to endpoint {self.name!r} at {self.path} "
+            f"within {self.seconds:g} s: {self.reason}"
+        )
+
+
+class EncodeError(LahjaError):
+    """
+    Report an event that cannot be sent to another process; it has reached nobody.
+
+    :param event_type: the full name of the event's class
+    :param reason: what is in the way
+    :param field: the attribute that is in the way, where it is one
+    """
+
+    def __init__(self, event_type: str, reason: str, field: str | None = None) -> None:
+        super().__init__(event_type, reason, field)
+        self.event_type = event_type
+        self.reason = reason
+        self.field = field
+
+    def __str__(self) -> str:
+        where = "" if self.field is None else f", field {self.field!r}"
+        return f"cannot send {self.event_type}{where}: {self.reason}"
+
+
+class LifecycleError(LahjaError):
+    """Report a call that does not fit the state of the endpoint, or comes from elsewhere."""
+
+
+class MissingExtra(LahjaError, ImportError):
+    """
+    Report that a feature needs a package which is not installed.
+
+    :param feature: what was asked for
+    :param extra: the extra of lahja that brings the package
+    """
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(feature, extra)
+        self.feature = feature
+        self.extra = extra
+
+    def __str__(self) -> str:
+        return f"{self.feature} needs an optional package: pip install 'lahja[{self.extra}]'"
+
+
+class NoSubscribers(LahjaError):
+    """Report that no connected endpoint would receive the event."""
+
+
+class ProtocolError(LahjaError):
+    """Report that a remote endpoint sent what the wire format does not allow."""
+
+
+class DecodeError(ProtocolError):
+    """Report a payload that does not decode; its event is lost, the connection goes on."""
+
+
+class FrameTooLarge(ProtocolError):
+    """
+    Report a frame over the limit, refused from its header alone.
+
+    :param size: the announced size of the frame, in bytes
+    :param limit: the largest size allowed, in bytes
+    """
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(size, limit)
+        self.size = size
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return f"a frame of {self.size} bytes is over the limit of {self.limit}"
+
+
+class TruncatedFrame(ProtocolError):
+    """
+    Report a connection that ended in the middle of a frame.
+
+    :param missing: how many bytes were still to come, or None where even the length was cut
+    """
+
+    def __init__(self, missing: int | None) -> None:
+        super().__init__(missing)
+        self.missing = missing
+
+    def __str__(self) -> str:
+        if self.missing is None:
+            return "the connection ended in the middle of a frame's length"
+        return f"the connection ended in a frame of which {self.missing} bytes were still to come"
+
+
+class RemoteDisconnected(LahjaError):
+    """Report that the remote endpoint left before it had answered."""
+
+
+class RequestTimeout(LahjaError, TimeoutError):
+    """
+    Report that no response came in time.
+
+    :param request: the full name of the request's class
+    :param seconds: how long was waited
+    :param asked: the names of the endpoints that the request went to
+    """
+
+    def __init__(self, request: str, seconds: float, asked: tuple[str, ...]) -> None:
+        super().__init__()
+        self.args = (request, seconds, asked)  # an OSError would take them for its own
+        self.request = request
+        self.seconds = seconds
+        self.asked = asked
+
+    def __str__(self) -> str:
+        whom = ", ".join(self.asked) or "nobody"
+        return f"no response to {self.request} within {self.seconds:g} s (sent to: {whom})"
+
+
+class StreamOverflow(LahjaError):
+    """
+    Report that a stream with ``overflow="raise"`` had no room for an event.
+
+    :param event_type: the full name of the class that is streamed
+    :param max_queue: how many events the stream was allowed to hold
+    """
+
+    def __init__(self, event_type: str, max_queue: int) -> None:
+        super().__init__(event_type, max_queue)
+        self.event_type = event_type
+        self.max_queue = max_queue
+
+    def __str__(self) -> str:
+        return f"the stream of {self.event_type} was full: {self.max_queue} events were waiting"
+
+
+class UnexpectedResponse(LahjaError):
+    """Report that the type of a response is not the one that the request announced."""

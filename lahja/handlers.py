@@ -1,0 +1,165 @@
+"""
+Subscribed handlers: functions, coroutine functions, or anything else that can be called.
+
+A handler gets its events one after the other. As long as it returns at once it is called where the
+event is received, without a task; if it returns an awaitable, later events wait until that is done.
+Events that its own endpoint broadcasts reach it in the event loop's next turn, so that handlers
+which broadcast cannot nest without end.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol
+
+__all__ = ["Handler", "Scheduler"]
+
+_EVENTS_PER_TURN = 64
+
+
+class Scheduler(Protocol):
+    """Run things in the event loop of the endpoint."""
+
+    def call_soon(self, function: Callable[[], None]) -> None:
+        """Call the function in the loop's next turn, if the endpoint still runs then."""
+
+    def start_soon(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
+        """Start a task of the endpoint, which ends with it."""
+
+    def is_stray(self, error: BaseException) -> bool:
+        """Return whether a cancellation came out of what was awaited, not from outside."""
+
+    async def checkpoint(self) -> None:
+        """Give everybody else a turn."""
+
+
+class Handler:
+    """
+    Be one subscription.
+
+    :param function: called with each event
+    :param scheduler: the event loop
+    :param logger: where exceptions of the function are reported
+    """
+
+    def __init__(
+        self, function: Callable[[Any], Any], scheduler: Scheduler, logger: logging.Logger
+    ) -> None:
+        self._function = function
+        self._scheduler = scheduler
+        self._logger = logger
+        self._waiting: deque[Any] = deque()
+        self._busy = False
+        self._active = True
+        self._unstarted: Awaitable[Any] | None = None  # what a task was started for
+
+    def deliver(self, event: Any, local: bool) -> None:
+        """Call the function with the event, now or when its turn comes."""
+        if not self._active:
+            return
+        if self._busy:
+            self._waiting.append(event)
+        elif local:
+            self._busy = True
+            self._waiting.append(event)
+            self._scheduler.call_soon(self._resume)
+        else:
+            self._busy = True
+            self._call(event)
+
+    def stop(self) -> None:
+        """Call the function no more."""
+        self._active = False
+        self._waiting.clear()
+        unstarted, self._unstarted = self._unstarted, None
+        if inspect.iscoroutine(unstarted):
+            unstarted.close()
+
+    def _call(self, event: Any) -> None:
+        """Begin with one event, and let the others follow."""
+        awaitable = None
+        try:
+            awaitable = self._begin(event)
+        finally:  # also where a handler is interrupted from the keyboard
+            if awaitable is not None:
+                self._start(event, awaitable)
+            else:
+                self._go_on()
+
+    def _go_on(self) -> None:
+        """Let the events that wait follow in the event loop's next turn."""
+        if self._waiting:
+            self._scheduler.call_soon(self._resume)
+        else:
+            self._busy = False
+
+    def _resume(self) -> None:
+        awaitable = None
+        try:
+            for _ in range(_EVENTS_PER_TURN):
+                if not self._waiting:
+                    break
+                event = self._waiting.popleft()
+                awaitable = self._begin(event)
+                if awaitable is not None:
+                    self._start(event, awaitable)
+                    break
+        finally:
+            if awaitable is None:
+                self._go_on()
+
+    def _begin(self, event: Any) -> Awaitable[Any] | None:
+        """Call the function; return what is left to be awaited."""
+        try:
+            result = self._function(event)
+        except BaseException as error:
+            if not self._is_failure(error):
+                raise
+            self._report(event, error)
+            return None
+        return result if result is not None and inspect.isawaitable(result) else None
+
+    def _start(self, event: Any, awaitable: Awaitable[Any]) -> None:
+        self._unstarted = awaitable
+        self._scheduler.start_soon(self._await, event)
+
+    async def _await(self, event: Any) -> None:
+        remaining, self._unstarted = self._unstarted, None
+        try:
+            await self._await_all(event, remaining)
+        finally:  # also where a handler cancels the task
+            self._go_on()
+
+    async def _await_all(self, event: Any, remaining: Awaitable[Any] | None) -> None:
+        """Finish one event after the other, until none waits."""
+        turns = 0
+        while True:
+            if remaining is not None:
+                try:
+                    await remaining
+                except BaseException as error:
+                    if not self._is_failure(error):
+                        raise
+                    self._report(event, error)
+            turns += 1
+            if turns % _EVENTS_PER_TURN == 0:
+                await self._scheduler.checkpoint()
+            if not self._waiting:
+                return
+            event = self._waiting.popleft()
+            remaining = self._begin(event)
+
+    def _is_failure(self, error: BaseException) -> bool:
+        """Return whether it is the handler's own, and nothing that is meant for its task."""
+        return isinstance(error, Exception) or self._scheduler.is_stray(error)
+
+    def _report(self, event: Any, error: BaseException) -> None:
+        self._logger.error(
+            "handler %r failed with an event of type %s",
+            self._function,
+            type(event).__qualname__,
+            exc_info=error,
+        )

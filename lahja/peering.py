@@ -1,0 +1,370 @@
+"""
+How endpoints meet: serving, connecting, and what becomes of a connection.
+
+It belongs to one endpoint, and owns its listener and its channels. Time and tasks come from the
+endpoint; who is let in is the router's decision, for all but the user that a process belongs to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import random
+import socket
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+from . import wire
+from .channels import Channel, ChannelOwner, MakeConnection
+from .common import ConnectionConfig
+from .exceptions import ConnectionAttemptRejected, ConnectTimeout, ProtocolError, TruncatedFrame
+from .flow import Gate
+from .framing import Outlet
+from .protocol import Connection, Hello, State, control_frame, one_line
+from .routing import Router
+from .sockets import RETRIED, Listener, allowed_user, connect, peer_is_gone, peer_user
+
+__all__ = ["EventLoop", "Peering"]
+
+_MOST_STRANGERS = 256
+_ACCEPTED_PER_TURN = 64
+_NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
+_PAUSE_WHEN_FULL = 0.2  # seconds, where there is no file descriptor for another connection
+_SUSPICIOUS = (wire.REJECT_VERSION, wire.REJECT_NAME)  # the others are part of connecting
+_FIRST_RETRY = 0.002
+_SLOWEST_RETRY = 0.1
+
+
+class EventLoop(Protocol):
+    """Be the event loop of an endpoint; see :class:`lahja.base.BaseEndpoint`."""
+
+    def call_soon(self, function: Callable[[], None]) -> None: ...
+
+    def call_later(self, seconds: float, function: Callable[[], None]) -> Callable[[], None]: ...
+
+    def time(self) -> float: ...
+
+    def open_channel(
+        self, sock: socket.socket, owner: ChannelOwner, make: MakeConnection
+    ) -> Channel: ...
+
+    def watch_listener(self, sock: socket.socket, accept: Callable[[], float]) -> None: ...
+
+    def unwatch_listener(self, sock: socket.socket) -> None: ...
+
+    def deadline(self, seconds: float) -> AbstractAsyncContextManager[Callable[[], bool]]: ...
+
+    def sleep(self, seconds: float) -> Coroutine[Any, Any, None]: ...
+
+    def pass_gate(self, gate: Gate) -> Coroutine[Any, Any, None]: ...
+
+
+class Peering:
+    """
+    Own the listener and the channels of one endpoint.
+
+    The parameters are those of :class:`lahja.base.BaseEndpoint`.
+    """
+
+    def __init__(
+        self,
+        loop: EventLoop,
+        router: Router,
+        *,
+        connect_timeout: float,
+        stall_timeout: float | None,
+        hello_timeout: float,
+        high_water: int,
+        allowed_uids: frozenset[int],
+    ) -> None:
+        self.listener: Listener | None = None
+        self.path: Path | None = None
+        self._loop = loop
+        self._router = router
+        self._connect_timeout = connect_timeout
+        self._stall_timeout = stall_timeout
+        self._hello_timeout = hello_timeout
+        self._high_water = high_water
+        self._allowed_uids = allowed_uids
+        self._channels: dict[Connection, Channel] = {}
+        self._strangers: dict[Channel, None] = {}  # those that said no hello yet, oldest first
+        self._attempts: set[str] = set()  # names of endpoints that are being connected to
+        self._drained_for: float | None = None  # seconds, when that is over
+        router.is_peer_gone = self._is_peer_gone
+        router.on_settled = self._settled
+        self.call_soon = loop.call_soon
+        self.written: Callable[[Outlet], None] = router.written
+
+    # -- Serving -----------------------------------------------------------------------------
+
+    def listen(self, path: Path) -> None:
+        """Let other endpoints connect at a path."""
+        self.listener = Listener(path)
+        self.path = self.listener.path
+        self._router.hello.options["path"] = _real(path)
+        self._loop.watch_listener(self.listener.socket, self._accept)
+
+    def stop_listening(self) -> None:
+        """Let no more endpoints connect, and remove the socket's file."""
+        listener, self.listener = self.listener, None
+        if listener is not None:
+            del self._router.hello.options["path"]
+            self._loop.unwatch_listener(listener.socket)
+            listener.close()
+
+    def _accept(self) -> float:
+        """Take connections in; return how long to take no more."""
+        for _ in range(_ACCEPTED_PER_TURN):
+            if self.listener is None:
+                break
+            try:
+                sock = self.listener.accept()
+            except OSError as error:
+                if error.errno in _NO_DESCRIPTORS and self._strangers:
+                    oldest = next(iter(self._strangers))
+                    oldest.close(
+                        ProtocolError(f"it says nothing, while there are {error.strerror}")
+                    )
+                    continue
+                self._warn(f"cannot accept connections for a moment: {error}")
+                return _PAUSE_WHEN_FULL
+            if sock is None:
+                break
+            self._welcome(sock)
+        return 0.0
+
+    def _welcome(self, sock: socket.socket) -> None:
+        try:
+            user = peer_user(sock)
+        except OSError:  # it left in the meantime
+            sock.close()
+            return
+        if not allowed_user(user, self._allowed_uids):
+            self._warn(f"refused a process of user {user}; see allowed_uids")
+            reason = f"processes of user {user} may not connect; see allowed_uids"
+            with contextlib.suppress(OSError):
+                sock.send(control_frame(wire.REJECT, wire.REJECT_USER, reason))
+            sock.close()
+            return
+        channel = self._open(sock, None)
+        self._strangers[channel] = None
+        channel.on_readable()  # a peer introduces itself as soon as it connects
+        if not channel.closed:
+            channel.watch_readable()
+        if len(self._strangers) > _MOST_STRANGERS:
+            oldest = next(iter(self._strangers))
+            oldest.close(ProtocolError("too many connections that say nothing"))
+        if channel in self._strangers:
+            channel.cancel_timer = self._loop.call_later(
+                self._hello_timeout, lambda: self._expect_hello(channel)
+            )
+
+    def _expect_hello(self, channel: Channel) -> None:
+        channel.on_readable()  # it may have come while this endpoint was busy
+        if channel in self._strangers:
+            channel.close(ProtocolError(f"no hello within {self._hello_timeout:g} s"))
+
+    # -- Connecting --------------------------------------------------------------------------
+
+    async def connect(self, config: ConnectionConfig) -> None:
+        """Connect to one endpoint; see :meth:`lahja.base.EndpointAPI.connect_to_endpoints`."""
+        name, path = config.name, Path(config.path)
+        if name == self._router.name:
+            raise ConnectionAttemptRejected(f"{name!r} cannot connect to itself")
+        present = self._router.peers.get(name)
+        if present is not None and not self._is_peer_gone(present):
+            if present.to is None and present.serves_at == _real(path):
+                return  # two that connect to each other, and the other one was faster
+            raise ConnectionAttemptRejected(f"{name!r} is connected already")
+        if name in self._attempts:
+            raise ConnectionAttemptRejected(f"{name!r} is being connected to already")
+        self._attempts.add(name)
+        reason = "it was not tried"
+        delay = _FIRST_RETRY
+        try:
+            async with self._loop.deadline(self._connect_timeout) as is_over:
+                while True:
+                    reason = f"it has not said hello ({path} exists)"
+                    failure = await self._attempt(name, path)
+                    if failure is None:
+                        return
+                    reason = failure
+                    await self._loop.sleep(delay * (0.5 + random.random()))
+                    delay = min(2 * delay, _SLOWEST_RETRY)
+        finally:
+            self._attempts.discard(name)
+        if is_over() and name not in self._router.peers:
+            raise ConnectTimeout(name, str(path), self._connect_timeout, reason)
+
+    async def _attempt(self, name: str, path: Path) -> str | None:
+        """Try once; return None where the endpoint is connected then, or why it is not yet."""
+        if name in self._router.peers:
+            return None  # the other side was faster
+        try:
+            sock = connect(path)
+        except OSError as error:
+            if error.errno in RETRIED:
+                return str(error)
+            text = f"cannot connect to {name!r} at {path}: {error}"
+            raise ConnectionAttemptRejected(text) from error
+        try:
+            user = peer_user(sock)
+        except OSError as error:
+            sock.close()
+            return str(error)
+        if not allowed_user(user, self._allowed_uids):
+            sock.close()
+            text = f"{name!r} at {path} is served by user {user}; see allowed_uids"
+            raise ConnectionAttemptRejected(text)
+        channel = self._open(sock, name)
+        connection = channel.connection
+        self._router.connecting[name] = connection
+        try:
+            connection.start()
+            channel.watch_readable()
+            await self._loop.pass_gate(channel.settled)
+        finally:
+            self._router.connecting.pop(name, None)
+            if connection.state is not State.OPEN:
+                channel.close()
+        if connection.state in (State.OPEN, State.LEFT) or name in self._router.peers:
+            return None  # one that has left in the meantime was connected before
+        if connection.rejection is not None:
+            code, reason = connection.rejection
+            if code in (wire.REJECT_SIMULTANEOUS, wire.REJECT_CONNECTED):
+                return reason  # there is another connection, which this side will see soon
+            raise ConnectionAttemptRejected(f"{name!r} at {path} refused the connection: {reason}")
+        if isinstance(channel.error, ProtocolError) and not isinstance(
+            channel.error, TruncatedFrame
+        ):
+            text = f"what serves {name!r} at {path} does not speak our protocol: {channel.error}"
+            raise ConnectionAttemptRejected(text) from channel.error
+        return "it closed the connection before it said hello"
+
+    # -- Channels ----------------------------------------------------------------------------
+
+    def _open(self, sock: socket.socket, to: str | None) -> Channel:
+        router = self._router
+
+        def make_connection(wake: Callable[[], None]) -> Connection:
+            hello: Hello = router.hello
+            return Connection(router, hello, router.own_subscriptions, wake, self._high_water, to)
+
+        channel = self._loop.open_channel(sock, self, make_connection)
+        self._channels[channel.connection] = channel
+        return channel
+
+    def _settled(self, connection: Connection) -> None:
+        channel = self._channels.get(connection)
+        if channel is not None:
+            if channel in self._strangers:
+                del self._strangers[channel]
+                if not channel.is_watched:  # then the timer is another one already
+                    channel.cancel_timer()
+            channel.settled.open()
+
+    def channel_blocked(self, channel: Channel) -> None:
+        """Disconnect the peer if it takes nothing for too long."""
+        channel.blocked_since = self._loop.time()
+        if self._stall_timeout is not None and not channel.is_watched:
+            channel.is_watched = True
+            self._watch_stall(channel, self._stall_timeout, self._stall_timeout)
+
+    def _watch_stall(self, channel: Channel, timeout: float, seconds: float) -> None:
+        def look() -> None:
+            left = channel.blocked_since + timeout - self._loop.time()
+            if not channel.blocked:
+                channel.is_watched = False
+            elif left > 0:
+                self._watch_stall(channel, timeout, left)
+            elif channel.nudge():
+                channel.blocked_since = self._loop.time()
+                self._watch_stall(channel, timeout, timeout)
+            else:
+                waiting = channel.connection.outlet.size
+                reason = f"it took nothing for {timeout:g} s, while {waiting} bytes waited for it"
+                channel.close(TimeoutError(reason))
+
+        channel.cancel_timer = self._loop.call_later(seconds, look)
+
+    def channel_ended(self, channel: Channel) -> None:
+        """Forget a channel that is closed."""
+        connection = channel.connection
+        del self._channels[connection]
+        self._strangers.pop(channel, None)
+        channel.cancel_timer()
+        was_connected = self._router.peers.get(connection.name) is connection
+        self._router.remove(connection)
+        logger, own_name, error = self._router.logger, self._router.name, channel.error
+        whom = one_line(repr(connection.name)) if connection.name else "a stranger"
+        rejection = connection.rejection
+        if isinstance(error, OSError) and not isinstance(error, TimeoutError):
+            error = None  # how a process that is killed looks
+        if error is not None and not isinstance(error, (ProtocolError, TimeoutError)):
+            logger.error("%s: closed the connection to %s", own_name, whom, exc_info=error)
+        elif error is not None and (connection.to is None or was_connected):
+            self._warn(f"closed the connection to {whom}: {one_line(error)}")
+        elif connection.to is None and rejection is not None and rejection.code in _SUSPICIOUS:
+            self._warn(f"refused the connection of {whom}: {one_line(rejection.reason)}")
+        elif was_connected and connection.state is not State.LEFT and not connection.goodbye_sent:
+            logger.info("%s: %s left without saying goodbye", own_name, whom)
+
+    def _is_peer_gone(self, connection: Connection) -> bool:
+        channel = self._channels.get(connection)
+        if channel is None or channel.closed:
+            return True
+        if not peer_is_gone(channel.socket):
+            return False
+        channel.read_the_rest()  # before its successor says anything
+        return True
+
+    def _warn(self, text: str) -> None:
+        self._router.logger.warning("%s: %s", self._router.name, text)
+
+    # -- Leaving -----------------------------------------------------------------------------
+
+    async def drain(self, seconds: float) -> None:
+        """Write all that was broadcast, to all peers at once, for at most so many seconds."""
+        async with self._loop.deadline(seconds):
+            while (gate := self._undrained()) is not None:
+                await self._loop.pass_gate(gate)
+        self._drained_for = seconds
+
+    def _undrained(self) -> Gate | None:
+        """Return what opens when a peer has got what waits for it; None where nothing does."""
+        for connection, channel in self._channels.items():
+            held = self._router.held_gates(connection)
+            if held:
+                return held[-1]
+            if connection.outlet.size:
+                channel.drained = Gate()
+                return channel.drained
+        return None
+
+    def close(self) -> None:
+        """Say goodbye, close every channel at once, and say what was not written."""
+        for connection, channel in list(self._channels.items()):
+            channel.flush()
+            size, held = connection.outlet.size, len(self._router.held_gates(connection))
+            if connection.state is State.OPEN and (size or held):
+                self._warn_of_loss(connection.name, size, held)
+            connection.say_goodbye()
+            channel.flush()
+            channel.close()
+
+    def _warn_of_loss(self, name: str, size: int, held: int) -> None:
+        sizes = {f"{size} bytes": size, f"{held} events held back by flow control": held}
+        what = " and ".join(text for text, count in sizes.items() if count)
+        if self._drained_for is None:
+            self._warn(f"dropped {what}, which {name!r} had not taken yet")
+        else:
+            self._warn(
+                f"dropped {what}, which {name!r} did not take within {self._drained_for:g} s"
+            )
+
+
+def _real(path: Path) -> str:
+    return os.path.realpath(path)

@@ -1,0 +1,482 @@
+"""
+One connection: its handshake, and every frame that is not an event.
+
+A :class:`Connection` is fed by whoever owns the socket: bytes into ``connection.reader``, then
+:meth:`Connection.receive`; what it has to say gathers in ``connection.outlet``. What it learns it
+tells its :class:`Host`, the endpoint's router. It knows no socket, clock or event loop.
+
+What a peer may send, and when, is in ``_ALLOWED``; all that moves a connection from one state to
+another is in the ``_on_…`` methods. After an error the connection stays failed.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, Protocol
+
+from . import wire
+from .compression import HAS_SNAPPY, uncompress
+from .exceptions import DecodeError, ProtocolError
+from .framing import Inlet, Outlet, Reader, decode_value, encode_value
+from .layouts import BINDING
+from .names import main_module_name
+from .pickling import loads_from
+
+__all__ = ["Connection", "Hello", "Host", "Rejection", "State", "control_frame", "one_line"]
+
+_SMALLEST_FRAME_LIMIT = 1024
+_LONGEST_LINE = 500
+
+
+class State(enum.Enum):
+    """Say where the conversation is."""
+
+    HELLO = "waiting for the peer's hello"
+    SUBSCRIPTIONS = "waiting for the peer's subscriptions"
+    OPEN = "open"
+    LEFT = "the peer said goodbye"
+    REFUSED = "refused"
+    FAILED = "failed"
+
+
+_HANDSHAKE = {State.HELLO, State.SUBSCRIPTIONS}
+
+# Events and requests are not in it: the reader takes them out once the connection is open.
+_ALLOWED: dict[int, set[State]] = {
+    wire.HELLO: {State.HELLO},
+    wire.REJECT: _HANDSHAKE,
+    wire.SUBSCRIBE: {State.SUBSCRIPTIONS, State.OPEN},
+    wire.ANNOUNCE: {State.OPEN},
+    wire.RESPONSE: {State.OPEN},
+    wire.COMPRESSED: {State.OPEN},
+    wire.CREDIT: {State.OPEN},
+    wire.GOODBYE: {State.OPEN},
+}
+
+
+class Hello(NamedTuple):
+    """Introduce an endpoint: see HELLO in :mod:`lahja.wire`."""
+
+    version: int
+    name: str
+    instance: bytes
+    options: dict[str, Any]
+
+
+class Rejection(NamedTuple):
+    """Say why a connection is refused: a ``REJECT_…`` code, and a sentence."""
+
+    code: str
+    reason: str
+
+
+class Host(Protocol):
+    """Be told what a connection learns."""
+
+    def admit(self, connection: Connection) -> Rejection | None:
+        """Decide whether the peer that just said hello may connect."""
+
+    def established(self, connection: Connection) -> None:
+        """Take note that the handshake is over."""
+
+    def refused(self, connection: Connection, rejection: Rejection) -> None:
+        """Take note that the peer refused this endpoint's connection."""
+
+    def subscribed(
+        self, connection: Connection, added: dict[str, int | None], removed: Iterable[str]
+    ) -> None:
+        """Take note that the subscriptions of the peer changed, once it is established."""
+
+    def responded(
+        self, connection: Connection, inlet: Inlet, request_id: bytes, body: Any, offset: int
+    ) -> None:
+        """Take the response to a request; its payload begins at ``offset`` of ``body``."""
+
+    def credited(self, connection: Connection, name: str, count: int) -> None:
+        """Take note that the peer has room for so many more events of a type."""
+
+    def undecodable(self, connection: Connection, name: str, error: DecodeError) -> None:
+        """Take note that an event of the named type was lost."""
+
+
+def one_line(text: object) -> str:
+    """Return what a peer may have chosen as it may stand in a log: short, and printable."""
+    line = str(text)
+    if len(line) > _LONGEST_LINE:
+        line = f"{line[:_LONGEST_LINE]}…"
+    if line.isprintable():
+        return line
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+
+
+def control_frame(kind: int, *values: object) -> bytes:
+    """Return a frame of one of the kinds whose body is a tuple of plain values."""
+    value = encode_value(values)
+    return struct.pack("<IB", len(value) + 1, kind) + value
+
+
+class Connection:
+    """
+    Hold one conversation with one peer.
+
+    :param host: what to tell the news
+    :param hello: how this endpoint introduces itself
+    :param subscriptions: returns this endpoint's subscriptions, as SUBSCRIBE has them
+    :param wake: called when the outlet has something to write
+    :param high_water: bytes that may wait for the peer before broadcasts wait for it
+    :param to: the name of the peer, where this is the connecting side
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        hello: Hello,
+        subscriptions: Callable[[], Mapping[str, int | None]],
+        wake: Callable[[], None],
+        high_water: int,
+        to: str | None = None,
+    ) -> None:
+        self.host = host
+        self.own_hello = hello
+        self.outlet = Outlet(wake, high_water)
+        self.reader = Reader(wire.HELLO_LIMIT, self._on_undecodable)
+        self.state = State.HELLO
+        self.to = to
+        self.peer: Hello | None = None
+        self.subscriptions: dict[str, int | None] = {}  # of the peer
+        self.goodbye_sent = False
+        self.rejection: Rejection | None = None  # why this connection was refused, if it was
+        self.unasked: set[str] = set()  # types that the peer sent though nobody asked for them
+        self._own_subscriptions = subscriptions
+        self._limit: int = hello.options["max_frame_size"]
+        self._announced_size = 0  # bytes of the peer's announcements
+        self._subscribed_size = 0  # characters of the names that it is subscribed to
+
+    def __repr__(self) -> str:
+        return f"<Connection to {self.name or self.to!r}: {self.state.value}>"
+
+    @property
+    def name(self) -> str:
+        """The name of the peer; empty before it said hello."""
+        return self.peer.name if self.peer is not None else ""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the peer has nothing more to say that counts."""
+        return self.state in _ENDED
+
+    @property
+    def instance(self) -> bytes:
+        """The instance id of the peer; empty before it said hello."""
+        return self.peer.instance if self.peer is not None else b""
+
+    @property
+    def serves_at(self) -> str | None:
+        """The path at which the peer served when it said hello; None where it did not."""
+        return self.peer.options.get("path") if self.peer is not None else None
+
+    # -- What this side says -----------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin the conversation, where this is the connecting side."""
+        self._say_hello()
+
+    def _say_hello(self) -> None:
+        version, name, instance, options = self.own_hello
+        if self.to is not None:
+            options = {**options, "to": self.to}
+        self.outlet.put(control_frame(wire.HELLO, version, name, instance, dict(options)))
+        for chunk in _chunks(self._own_subscriptions()):
+            self.outlet.put(control_frame(wire.SUBSCRIBE, chunk, (), False))
+        self.outlet.put(control_frame(wire.SUBSCRIBE, {}, (), True))
+
+    def tell_subscriptions(self, added: Mapping[str, int | None], removed: Iterable[str]) -> None:
+        """
+        Tell the peer of a change of this endpoint's subscriptions.
+
+        The accepting side says nothing before it introduces itself with all of them.
+        """
+        if self.state is State.OPEN or self.to is not None:
+            self.outlet.put(control_frame(wire.SUBSCRIBE, dict(added), tuple(removed), True))
+
+    def grant(self, name: str, count: int) -> None:
+        """Allow the peer to send so many more events of a type."""
+        self.outlet.put(control_frame(wire.CREDIT, name, count))
+
+    def say_goodbye(self) -> None:
+        """Tell the peer that this endpoint leaves on purpose."""
+        if self.state is State.OPEN and not self.goodbye_sent:
+            self.goodbye_sent = True
+            self.outlet.put(control_frame(wire.GOODBYE))
+
+    def _refuse(self, rejection: Rejection) -> None:
+        self.state = State.REFUSED
+        self.rejection = rejection
+        if self.to is None:
+            self.outlet.put(control_frame(wire.REJECT, *rejection))
+        else:
+            self.host.refused(self, rejection)
+
+    # -- What the peer says ------------------------------------------------------------------
+
+    def receive(self, nbytes: int) -> None:
+        """
+        Handle what was put into the reader's buffer.
+
+        :raise ProtocolError: where the peer broke the format; the connection must be closed
+        """
+        self.reader.buffer_updated(nbytes)
+        try:
+            while not self.ended and (body := self.reader.next_frame()) is not None:
+                self._handle(body)
+        except ProtocolError:
+            self.state = State.FAILED
+            raise
+
+    def end(self) -> None:
+        """
+        Take note that the peer sends no more.
+
+        :raise TruncatedFrame: where that is in the middle of a frame
+        """
+        if not self.ended:
+            self.state = State.FAILED
+            self.reader.end()
+
+    def release(self) -> None:
+        """Let go of what refers back to here, once all is said: no garbage is to be collected."""
+        self.outlet.wake = _nothing
+        self.reader.on_error = self.reader.find_topic = _nothing
+
+    def _handle(self, body: memoryview | bytes) -> None:
+        kind = body[0]
+        allowed = _ALLOWED.get(kind)
+        if allowed is None or self.state not in allowed:
+            raise ProtocolError(self._complaint(kind))
+        _HANDLERS[kind](self, body)
+
+    def _complaint(self, kind: int) -> str:
+        if kind == wire.FIRST_BYTE_OF_A_PICKLE and self.state is State.HELLO:
+            return "the peer speaks the format of lahja 0.x, with pickled frames: update it"
+        if kind in wire.KIND_NAMES:
+            return f"a {wire.KIND_NAMES[kind]} frame came while {self.state.value}"
+        return f"0x{kind:02x} is not a kind of frame"
+
+    def _on_hello(self, body: memoryview | bytes) -> None:
+        version, *rest = _values(body)
+        if type(version) is not int or version != wire.PROTOCOL_VERSION:
+            theirs = version if type(version) is int and abs(version) <= wire.MAX_LENGTH else "?"
+            reason = f"version {theirs} of the protocol meets version {wire.PROTOCOL_VERSION}"
+            self._refuse(Rejection(wire.REJECT_VERSION, reason))
+            return
+        hello = _check_hello(version, *rest) if len(rest) == 3 else None
+        if hello is None:
+            raise ProtocolError("a HELLO frame does not have the fields that it must have")
+        self.peer = hello
+        rejection = self.host.admit(self)
+        if rejection is not None:
+            self._refuse(rejection)
+            return
+        options = hello.options
+        self.state = State.SUBSCRIPTIONS
+        self.reader.limit = self._limit
+        self.reader.origin = self.outlet.name = hello.name
+        if self.own_hello.options["pickle"]:
+            self.reader.loads = loads_from(options.get("main", main_module_name()))
+        else:
+            self.reader.loads = None
+        self.outlet.limit = min(options.get("max_frame_size", wire.MAX_FRAME_SIZE), wire.MAX_LENGTH)
+        self.outlet.accepts_pickle = options.get("pickle", True)
+        self.outlet.compress = HAS_SNAPPY and "snappy" in options.get("compression", ())
+
+    def _on_reject(self, body: memoryview | bytes) -> None:
+        code, reason = _typed(body, str, str)
+        if self.to is None:
+            raise ProtocolError("a REJECT frame came from the connecting side")
+        self.state = State.REFUSED
+        self.rejection = Rejection(code, reason)
+        self.host.refused(self, self.rejection)
+
+    def _on_subscribe(self, body: memoryview | bytes) -> None:
+        added, removed, complete = _typed(body, dict, tuple, bool)
+        for name, window in added.items():
+            _check_name(name)
+            if window is not None and not (type(window) is int and 0 < window <= wire.MAX_LENGTH):
+                raise ProtocolError("what should be the window of a subscription is not a window")
+        for name in removed:
+            _check_name(name)
+        for name in removed:
+            if name in self.subscriptions:
+                self._subscribed_size -= len(name)
+                del self.subscriptions[name]
+        for name, window in added.items():
+            if name not in self.subscriptions:
+                self._subscribed_size += len(name)
+            self.subscriptions[name] = window
+        if len(self.subscriptions) > wire.MAX_TYPES:
+            raise ProtocolError(f"the peer subscribed to more than {wire.MAX_TYPES} types")
+        if self._subscribed_size > wire.MAX_NAMES_SIZE:
+            raise ProtocolError(
+                f"the peer subscribed to types with names of more than {wire.MAX_NAMES_SIZE} bytes"
+            )
+        if self.state is State.OPEN:
+            self.host.subscribed(self, added, removed)
+        elif complete:
+            self._open()
+
+    def _open(self) -> None:
+        """End the handshake: the peer has said everything that it must."""
+        rejection = self.host.admit(self)
+        if rejection is not None:
+            self._refuse(rejection)
+            return
+        self.state = State.OPEN
+        self.reader.inlets = {}
+        if self.to is None:
+            self._say_hello()
+        self.host.established(self)
+
+    def _on_announce(self, body: memoryview | bytes) -> None:
+        type_id, name, layout, fields = _typed(body, int, str, int, tuple)
+        inlets = self.reader.inlets
+        assert inlets is not None  # set when the connection was opened
+        _check_name(name)
+        if not 0 <= type_id <= wire.MAX_LENGTH or type_id in inlets:
+            shown = type_id if abs(type_id) <= wire.MAX_LENGTH else "a number of more than 32 bits"
+            raise ProtocolError(f"{shown} is no new id of a type")
+        if layout not in (wire.LAYOUT_FIELDS, wire.LAYOUT_MAPPING, wire.LAYOUT_WHOLE):
+            raise ProtocolError("what should be a layout is not a layout")
+        if layout != wire.LAYOUT_FIELDS and fields:
+            raise ProtocolError(f"layout {layout} announces no fields")
+        if not all(type(field) is str for field in fields) or len(set(fields)) != len(fields):
+            raise ProtocolError("the fields of a type are not different names")
+        if not BINDING.isdisjoint(fields):
+            raise ProtocolError("a type announces fields that lahja itself sets")
+        if len(inlets) >= wire.MAX_TYPES:
+            raise ProtocolError(f"the peer announced more than {wire.MAX_TYPES} types")
+        self._announced_size += len(body)
+        if self._announced_size > wire.MAX_NAMES_SIZE:
+            raise ProtocolError(
+                f"the peer announced types by names of more than {wire.MAX_NAMES_SIZE} bytes"
+            )
+        inlets[type_id] = Inlet(type_id, name, layout, fields)
+
+    def _on_response(self, body: memoryview | bytes) -> None:
+        offset = 5 + wire.ID_SIZE
+        if len(body) < offset:
+            raise ProtocolError(f"a frame of {len(body)} bytes is too short for a response")
+        inlets = self.reader.inlets
+        assert inlets is not None  # set when the connection was opened
+        inlet = inlets.get(int.from_bytes(body[1:5], "little"))
+        if inlet is None:
+            raise ProtocolError("a response is of a type that was not announced")
+        self.host.responded(self, inlet, bytes(body[5:offset]), body, offset)
+
+    def _on_compressed(self, body: memoryview | bytes) -> None:
+        if not HAS_SNAPPY:
+            raise ProtocolError("a frame is compressed, which this endpoint did not offer")
+        inner = uncompress(body[1:], self._limit)
+        if inner[0] == wire.COMPRESSED:
+            raise ProtocolError("a compressed frame holds another one")
+        if not self.reader.dispatch(inner):
+            self._handle(inner)
+
+    def _on_credit(self, body: memoryview | bytes) -> None:
+        name, count = _typed(body, str, int)
+        if not 0 < count <= wire.MAX_LENGTH:
+            raise ProtocolError("what should be a credit is not a number of events")
+        self.host.credited(self, name, count)
+
+    def _on_goodbye(self, body: memoryview | bytes) -> None:
+        _typed(body)
+        self.state = State.LEFT
+
+    def _on_undecodable(self, inlet: Inlet, error: DecodeError) -> None:
+        self.host.undecodable(self, inlet.name, error)
+
+
+_ENDED = {State.LEFT, State.REFUSED, State.FAILED}
+
+_HANDLERS: dict[int, Callable[[Connection, memoryview | bytes], None]] = {
+    wire.HELLO: Connection._on_hello,
+    wire.REJECT: Connection._on_reject,
+    wire.SUBSCRIBE: Connection._on_subscribe,
+    wire.ANNOUNCE: Connection._on_announce,
+    wire.RESPONSE: Connection._on_response,
+    wire.COMPRESSED: Connection._on_compressed,
+    wire.CREDIT: Connection._on_credit,
+    wire.GOODBYE: Connection._on_goodbye,
+}
+
+
+def _chunks(subscriptions: Mapping[str, int | None]) -> Iterator[dict[str, int | None]]:
+    """Divide subscriptions so that every peer accepts the frames, whatever its limit."""
+    chunk: dict[str, int | None] = {}
+    room = 0
+    for name, window in subscriptions.items():
+        size = len(encode_value((name, window)))
+        if size > room and chunk:
+            yield chunk
+            chunk, room = {}, 0
+        if not chunk:
+            room = _SMALLEST_FRAME_LIMIT - len(control_frame(wire.SUBSCRIBE, {}, (), False))
+        chunk[name] = window
+        room -= size
+    if chunk:
+        yield chunk
+
+
+def _nothing(*args: object) -> None:
+    pass
+
+
+def _values(body: memoryview | bytes) -> tuple[Any, ...]:
+    """Return the tuple that a control frame holds."""
+    if len(body) > wire.CONTROL_LIMIT:
+        raise ProtocolError(
+            f"a {wire.KIND_NAMES[body[0]]} frame of {len(body)} bytes is over the limit "
+            f"of {wire.CONTROL_LIMIT} for its kind"
+        )
+    value, end = decode_value(body, 1)
+    if end != len(body) or type(value) is not tuple or (body[0] == wire.HELLO and not value):
+        raise ProtocolError(f"a {wire.KIND_NAMES[body[0]]} frame does not hold one tuple")
+    return value
+
+
+def _typed(body: memoryview | bytes, *types: type) -> tuple[Any, ...]:
+    """Return the tuple that a control frame holds, checked for the types of its elements."""
+    values = _values(body)
+    if tuple(map(type, values)) != types:
+        raise ProtocolError(f"a {wire.KIND_NAMES[body[0]]} frame has elements of wrong types")
+    return values
+
+
+def _check_name(name: object) -> None:
+    if type(name) is not str or not 0 < len(name) <= wire.MAX_NAME_LENGTH:
+        raise ProtocolError("what should be the name of an event type is not one")
+
+
+_OPTION_CHECKS: dict[str, Callable[[Any], bool]] = {
+    "compression": lambda value: type(value) is tuple,
+    "pickle": lambda value: type(value) is bool,
+    "max_frame_size": lambda value: type(value) is int and value >= _SMALLEST_FRAME_LIMIT,
+    "main": lambda value: type(value) is str,
+    "path": lambda value: type(value) is str,
+    "to": lambda value: type(value) is str,
+}
+
+
+def _check_hello(version: int, name: Any, instance: Any, options: Any) -> Hello | None:
+    """Return the hello, or None where it does not have the fields that it must have."""
+    if (
+        type(name) is not str
+        or not 0 < len(name) <= wire.MAX_NAME_LENGTH
+        or type(instance) is not bytes
+        or len(instance) != wire.INSTANCE_SIZE
+        or type(options) is not dict
+        or not all(check(options[key]) for key, check in _OPTION_CHECKS.items() if key in options)
+    ):
+        return None
+    return Hello(version, name, instance, options)

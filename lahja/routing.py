@@ -1,0 +1,631 @@
+"""
+One endpoint: who wants an event, what was asked and not answered, and who is connected.
+
+The :class:`Router` is the :class:`~lahja.protocol.Host` of all connections of an endpoint. Its
+:class:`~lahja.framing.EventTable` carries plain broadcasts by itself; this module keeps the table's
+topics up to date, and takes care of everything else: broadcasts that go to some endpoints only,
+requests and their responses, flow control by credit, and whoever waits for a change.
+
+Whoever waits is woken by a callable that takes nothing; what it does is the event loop's business.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from . import wire
+from .common import BaseEvent, BaseRequestResponseEvent, BroadcastConfig, already_bound
+from .compression import HAS_SNAPPY, Compressor
+from .exceptions import (
+    DecodeError,
+    LahjaError,
+    LifecycleError,
+    NoSubscribers,
+    RemoteDisconnected,
+    UnexpectedResponse,
+)
+from .flow import Gate, Intake, Window
+from .framing import EventTable, Inlet, Outlet, Topic
+from .names import find_class, main_module_name, name_of
+from .protocol import Connection, Hello, Rejection, one_line
+
+__all__ = ["PendingRequest", "Router", "Watcher"]
+
+
+class PendingRequest:
+    """Be a request that waits for its response."""
+
+    __slots__ = ("asked", "error", "expected", "locally", "response", "wake")
+
+    def __init__(self, expected: type[BaseEvent], wake: Callable[[], None]) -> None:
+        self.expected = expected
+        self.wake = wake
+        self.asked: set[Connection] = set()
+        self.locally = False  # whether this endpoint's own handlers were asked
+        self.response: BaseEvent | None = None
+        self.error: LahjaError | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the other endpoints that were asked, and are still connected."""
+        return tuple(sorted(connection.name for connection in self.asked))
+
+
+class Watcher:
+    """
+    Wait for a state of the endpoint.
+
+    :param reached: returns whether the state is there
+    :param wake: called when it is, or when the endpoint stops
+    """
+
+    __slots__ = ("error", "reached", "wake")
+
+    def __init__(self, reached: Callable[[], bool], wake: Callable[[], None]) -> None:
+        self.reached = reached
+        self.wake = wake
+        self.error: LahjaError | None = None
+
+
+class Router:
+    """
+    Route the events of one endpoint.
+
+    :param name: the name of the endpoint
+    :param allow_pickle: whether pickled payloads are sent and accepted
+    :param max_frame_size: the longest body that is accepted, in bytes
+    :param logger: where faults of peers are reported
+    """
+
+    def __init__(
+        self, name: str, allow_pickle: bool, max_frame_size: int, logger: logging.Logger
+    ) -> None:
+        self.name = name
+        self.logger = logger
+        self.table = EventTable(name, allow_pickle, self._fill_topic)
+        if HAS_SNAPPY:
+            self.table.compressor = Compressor()
+        options = {
+            "compression": ("snappy",) if HAS_SNAPPY else (),
+            "pickle": allow_pickle,
+            "max_frame_size": max_frame_size,
+            "main": main_module_name(),
+        }
+        self.hello = Hello(wire.PROTOCOL_VERSION, name, os.urandom(wire.INSTANCE_SIZE), options)
+        self.peers: dict[str, Connection] = {}
+        self.connecting: dict[str, Connection] = {}  # attempts whose hello was sent, by name
+        self.pending: dict[bytes, PendingRequest] = {}
+        self.is_peer_gone: Callable[[Connection], bool] = lambda connection: False
+        self.on_settled: Callable[[Connection], None] = lambda connection: None
+        self.connections_version = 0
+        self.subscriptions_version = 0
+        self._interest: dict[str, dict[Connection, int | None]] = {}  # of peers, by type name
+        self._topics: dict[str, list[Topic]] = {}  # more than one only for classes of one name
+        self._own_windows: dict[str, int | None] = {}  # own subscriptions, as SUBSCRIBE has them
+        self._ever_wanted: set[str] = set()  # names of the types that peers may still be sending
+        self._intakes: dict[str, Intake] = {}  # of the types for which somebody set a bound
+        self._gates: dict[Outlet, Gate] = {}
+        self._watchers: set[Watcher] = set()
+        self._connections: dict[Outlet, Connection] = {}
+
+    # -- Who is there ------------------------------------------------------------------------
+
+    def admit(self, connection: Connection) -> Rejection | None:
+        """Decide whether a peer may connect; of two connections to one peer, one is refused."""
+        peer = connection.peer
+        assert peer is not None  # it just said hello
+        if connection.to is not None:
+            if peer.name != connection.to:
+                reason = f"the endpoint there is {peer.name!r}, not {connection.to!r}"
+                return Rejection(wire.REJECT_NAME, reason)
+        elif peer.name == self.name:
+            return Rejection(wire.REJECT_NAME, f"{self.name!r} is the name of this endpoint")
+        elif peer.options.get("to", self.name) != self.name:
+            wanted = peer.options["to"]
+            return Rejection(wire.REJECT_NAME, f"this endpoint is {self.name!r}, not {wanted!r}")
+        present = self.peers.get(peer.name)
+        if present is not None and self.is_peer_gone(present):
+            self.remove(present)
+            present = None
+        if present is not None:
+            if present.instance == peer.instance:
+                return Rejection(wire.REJECT_CONNECTED, f"{peer.name!r} is connected already")
+            reason = f"another endpoint of the name {peer.name!r} is connected"
+            return Rejection(wire.REJECT_NAME, reason)
+        meets = connection.to is None and peer.name in self.connecting
+        if meets and self.hello.instance > peer.instance:
+            reason = f"{self.name!r} connects to {peer.name!r} at this moment"
+            return Rejection(wire.REJECT_SIMULTANEOUS, reason)
+        return None
+
+    def established(self, connection: Connection) -> None:
+        """Take a peer in; it is connected from now on."""
+        name = connection.name
+        self.peers[name] = connection
+        self._connections[connection.outlet] = connection
+        connection.reader.find_topic = functools.partial(self._find_topic, connection)
+        for intake in self._intakes.values():
+            intake.forget(name)
+        self._limits_changed()
+        for type_name, window in connection.subscriptions.items():
+            self._add_interest(connection, type_name, window)
+        self.connections_version += 1
+        self.subscriptions_version += 1
+        self.logger.debug("%s: connected to %s", self.name, name)
+        self.on_settled(connection)
+        self._changed()
+
+    def _find_topic(self, connection: Connection, name: str) -> Topic | None:
+        """Return what wants the events that a peer sends under a name, if anything does."""
+        topic = self.table.by_name.get(name)
+        if topic is None and name not in self._ever_wanted and name not in connection.unasked:
+            connection.unasked.add(name)
+            self.logger.warning(
+                "%s: ignored events of type %s from %s: nobody here asked for it",
+                self.name,
+                one_line(name),
+                one_line(connection.name),
+            )
+        return topic
+
+    def remove(self, connection: Connection) -> None:
+        """Forget a peer at once: nobody waits for it any more."""
+        if self.peers.get(connection.name) is not connection:
+            return
+        del self.peers[connection.name]
+        del self._connections[connection.outlet]
+        for type_name in list(connection.subscriptions):
+            self._drop_interest(connection, type_name)
+        self._limits_changed()
+        gate = self._gates.pop(connection.outlet, None)
+        if gate is not None:
+            gate.open()
+        for request_id, request in list(self.pending.items()):
+            if connection in request.asked:
+                request.asked.discard(connection)
+                if not request.asked and not request.locally:
+                    reason = f"{connection.name!r} left before it responded"
+                    self._finish(request_id, error=RemoteDisconnected(reason))
+        self.connections_version += 1
+        self.subscriptions_version += 1
+        self._changed()
+
+    def refused(self, connection: Connection, rejection: Rejection) -> None:
+        """Leave it to the attempt to connect, which looks at its connection now."""
+        self.on_settled(connection)
+
+    def _limits_changed(self) -> None:
+        limits = [connection.outlet.limit for connection in self.peers.values()]
+        self.table.limit = min(limits, default=wire.MAX_FRAME_SIZE)
+
+    # -- Who wants what ----------------------------------------------------------------------
+
+    def own_subscriptions(self) -> Mapping[str, int | None]:
+        """Return the names of the types wanted here, each with its window or None."""
+        return self._own_windows
+
+    def subscribed_types(self) -> set[type[BaseEvent]]:
+        """Return the classes that are wanted here."""
+        return {topic.cls for topic in self.table.topics.values() if topic.consumers}
+
+    def subscribed(
+        self, connection: Connection, added: dict[str, int | None], removed: Iterable[str]
+    ) -> None:
+        """Take note of a change of a peer's subscriptions."""
+        for name in removed:
+            self._drop_interest(connection, name)
+        for name, window in added.items():
+            self._add_interest(connection, name, window)
+        self.subscriptions_version += 1
+        self._changed()
+
+    def wants(self, endpoint: str, event_type: type[BaseEvent]) -> bool:
+        """Return whether the endpoint, or this one, is subscribed to the type."""
+        if endpoint == self.name:
+            topic = self.table.topics.get(event_type)
+            return topic is not None and bool(topic.consumers)
+        connection = self.peers.get(endpoint)
+        return connection is not None and name_of(event_type) in connection.subscriptions
+
+    def types_wanted_by(self, connection: Connection) -> set[type[BaseEvent]]:
+        """Return the classes that the peer subscribed to, as far as this process has them."""
+        classes = (find_class(name) for name in connection.subscriptions)
+        return {cls for cls in classes if cls is not None}
+
+    def add_consumer(self, topic: Topic, consumer: Any) -> None:
+        """Subscribe a consumer to a type."""
+        topic.consumers += (consumer,)
+        self.table.by_name[topic.name] = topic
+        self._own_changed(topic)
+
+    def intake(self, topic: Topic) -> Intake:
+        """Return what limits how much of a type comes in, for consumers that hold it back."""
+        intake = self._intakes.get(topic.name)
+        if intake is None:
+
+            def grant(origin: str, count: int) -> None:
+                connection = self.peers.get(origin)
+                if connection is not None:
+                    connection.grant(topic.name, count)
+
+            intake = self._intakes[topic.name] = Intake(grant)
+        return intake
+
+    def remove_consumer(self, topic: Topic, consumer: Any) -> None:
+        """End the subscription of a consumer; no-op where it has ended."""
+        if consumer not in topic.consumers:
+            return
+        topic.consumers = tuple(other for other in topic.consumers if other is not consumer)
+        intake = self._intakes.get(topic.name)
+        if intake is not None:
+            intake.leave(consumer)
+        if not topic.consumers and self.table.by_name.get(topic.name) is topic:
+            del self.table.by_name[topic.name]
+            for other in self._topics[topic.name]:
+                if other.consumers:
+                    self.table.by_name[topic.name] = other
+        self._own_changed(topic)
+
+    def _own_changed(self, topic: Topic) -> None:
+        """Tell the peers what changed in this endpoint's subscription to a type."""
+        name = topic.name
+        intake = self._intakes.get(name)
+        window = intake.size if intake is not None else None
+        if window is None:
+            self._intakes.pop(name, None)
+        topics = self._topics[name]
+        for other in topics:
+            other.limited = bool(other.windows) or window is not None
+            other.twins = tuple(each for each in topics if each is not other and each.consumers)
+        if name not in self.table.by_name:
+            del self._own_windows[name]
+            self._tell({}, (name,))
+        elif name not in self._own_windows or self._own_windows[name] != window:
+            self._own_windows[name] = window
+            self._ever_wanted.add(name)
+            self._tell({name: window}, ())
+        self.subscriptions_version += 1
+        self._changed()
+
+    def _tell(self, added: Mapping[str, int | None], removed: Iterable[str]) -> None:
+        for connection in (*self.peers.values(), *self.connecting.values()):
+            connection.tell_subscriptions(added, removed)
+
+    def _fill_topic(self, topic: Topic) -> None:
+        self._topics.setdefault(topic.name, []).append(topic)
+        self._refresh(topic.name)
+
+    def _add_interest(self, connection: Connection, name: str, window: int | None) -> None:
+        self._interest.setdefault(name, {})[connection] = window
+        self._refresh(name)
+
+    def _drop_interest(self, connection: Connection, name: str) -> None:
+        interested = self._interest.get(name, {})
+        interested.pop(connection, None)
+        if not interested:
+            self._interest.pop(name, None)
+        self._refresh(name)
+
+    def _refresh(self, name: str) -> None:
+        """Bring the topics of a name up to date with the peers that want it."""
+        interested = self._interest.get(name, {})
+        outlets = tuple(connection.outlet for connection in interested)
+        for topic in self._topics.get(name, ()):
+            topic.outlets = outlets
+            topic.strict = not all(outlet.accepts_pickle for outlet in outlets)
+            windows: dict[Outlet, Window] = dict(topic.windows)
+            limited = {c.outlet: size for c, size in interested.items() if size is not None}
+            for outlet, size in limited.items():
+                if outlet in windows:
+                    windows[outlet].resize(size)
+                else:
+                    windows[outlet] = Window(size)
+            topic.windows = {outlet: windows[outlet] for outlet in limited}
+            topic.limited = bool(limited) or name in self._intakes
+            for outlet, window in windows.items():
+                if outlet not in limited:
+                    window.lift()
+                self._release(outlet, window, drop=outlet not in outlets)
+
+    # -- Broadcasting ------------------------------------------------------------------------
+
+    def broadcast(self, event: Any, config: BroadcastConfig | None, required: bool) -> list[Gate]:
+        """
+        Broadcast an event, and return the gates that hold the caller back.
+
+        :param required: whether it is an error that nobody gets it
+        :raise NoSubscribers: in that case
+        :raise BindError: where it was broadcast before
+        :raise EncodeError: where it cannot be sent; it has reached nobody then
+        """
+        table = self.table
+        topic = table.topic(type(event))
+        if config is not None and config.filter_event_id is not None:
+            return self._respond(topic, event, config, required)
+        outlets, locally = self._targets(topic, config)
+        consumers = topic.consumers if locally else ()
+        if required and not outlets and not consumers:
+            raise self._nobody(topic, config)
+        gates = self._send(topic, event, wire.EVENT, b"", outlets, bool(consumers))
+        for consumer in consumers:
+            consumer.deliver(event, True)
+        if consumers and topic.name in self._intakes:
+            gates += self._intakes[topic.name].gates()
+        return gates
+
+    def request(
+        self,
+        event: BaseRequestResponseEvent[Any],
+        config: BroadcastConfig | None,
+        required: bool,
+        wake: Callable[[], None],
+    ) -> tuple[bytes, PendingRequest]:
+        """
+        Send a request, and return its id and what will hold the response.
+
+        :param wake: called when there is a response or an error
+        """
+        topic = self.table.topic(type(event))
+        outlets, locally = self._targets(topic, config)
+        consumers = topic.consumers if locally else ()
+        if required and not outlets and not consumers:
+            raise self._nobody(topic, config)
+        expected = event.expected_response_type()
+        if not isinstance(expected, type):
+            raise TypeError(f"{topic.name} expects a response of {expected!r}, which is no class")
+        request_id = os.urandom(wire.ID_SIZE)
+        pending = PendingRequest(expected, wake)
+        pending.locally = bool(consumers)
+        pending.asked = {self._connections[outlet] for outlet in outlets}
+        self._send(topic, event, wire.REQUEST, request_id, outlets, True)
+        self.pending[request_id] = pending
+        for consumer in consumers:
+            consumer.deliver(event, True)
+        return request_id, pending
+
+    def _targets(
+        self, topic: Topic, config: BroadcastConfig | None
+    ) -> tuple[tuple[Outlet, ...], bool]:
+        """Return the outlets that an event goes to, and whether it may stay here too."""
+        if config is None:
+            return topic.outlets, True
+        if config.internal:
+            return (), True
+        if config.filter_endpoint is None:
+            return topic.outlets, True
+        target = self.peers.get(config.filter_endpoint)
+        if target is None or topic.name not in target.subscriptions:
+            return (), config.filter_endpoint == self.name
+        return (target.outlet,), False
+
+    def _nobody(self, topic: Topic, config: BroadcastConfig | None) -> NoSubscribers:
+        if config is not None and config.internal:
+            whom = "nothing in this endpoint"
+        elif config is not None and config.filter_endpoint is not None:
+            present = config.filter_endpoint in (*self.peers, self.name)
+            state = "which is not subscribed" if present else "which is not connected"
+            whom = f"only {config.filter_endpoint!r} may, {state}, so nobody"
+        else:
+            whom = f"of {len(self.peers)} connected endpoints none"
+        return NoSubscribers(f"{whom} would receive {topic.name}")
+
+    def _send(
+        self,
+        topic: Topic,
+        event: Any,
+        kind: int,
+        request_id: bytes,
+        outlets: tuple[Outlet, ...],
+        bind: bool,
+    ) -> list[Gate]:
+        """Encode, bind and queue an event; nothing has happened where that fails."""
+        table = self.table
+        gates: list[Gate] = []
+        if not outlets:
+            if event.is_bound:
+                raise already_bound(event)
+            if bind:
+                table.bind(event, request_id or None)
+            table.debt += 1
+            return gates
+        # Only those that get it have a say in how it is encoded.
+        everybody = topic.outlets, topic.strict
+        topic.outlets, topic.strict = outlets, not all(each.accepts_pickle for each in outlets)
+        try:
+            shape, frame = table.encode(topic, event, kind, request_id)
+        finally:
+            topic.outlets, topic.strict = everybody
+        table.admit(outlets, shape, frame)
+        table.bind(event, request_id or None)
+        windows: dict[Outlet, Window] = topic.windows if kind == wire.EVENT else {}
+        if windows:
+            free = []
+            for outlet in outlets:
+                window = windows.get(outlet)
+                if window is None or window.admits():
+                    free.append(outlet)
+                else:
+                    gates.append(window.hold(shape, frame))
+            outlets = tuple(free)
+        table.send(outlets, shape, frame)
+        table.debt += 1
+        return gates + self.full(outlets)
+
+    def full(self, outlets: Iterable[Outlet]) -> list[Gate]:
+        """Return the gates of those outlets that are over their high-water mark."""
+        self.table.congested = False
+        return [
+            self._gates.setdefault(outlet, Gate())
+            for outlet in outlets
+            if outlet.size > outlet.high_water and outlet in self._connections
+        ]
+
+    def written(self, outlet: Outlet) -> None:
+        """Take note that bytes of an outlet were written: whoever waited for room may go on."""
+        if outlet.size <= outlet.high_water // 2:
+            gate = self._gates.pop(outlet, None)
+            if gate is not None:
+                gate.open()
+
+    def held_gates(self, connection: Connection) -> list[Gate]:
+        """Return the gates of the events that are held for want of the peer's credit."""
+        return [
+            gate
+            for topic in self.table.topics.values()
+            if connection.outlet in topic.windows
+            for _, _, gate in topic.windows[connection.outlet].held
+        ]
+
+    def credited(self, connection: Connection, name: str, count: int) -> None:
+        """Let the peer have further events of a type."""
+        for topic in self._topics.get(name, ()):
+            window: Window | None = topic.windows.get(connection.outlet)
+            if window is not None:
+                window.credit(count)
+                self._release(connection.outlet, window, drop=False)
+
+    def _release(self, outlet: Outlet, window: Window, drop: bool) -> None:
+        for shape, frame, gate in window.release():
+            if not drop:
+                self.table.send((outlet,), shape, frame)
+            gate.open()
+
+    # -- Responses ---------------------------------------------------------------------------
+
+    def _respond(
+        self, topic: Topic, event: Any, config: BroadcastConfig, required: bool
+    ) -> list[Gate]:
+        """Send a response to the endpoint that asked, or to all where none is named."""
+        request_id = config.filter_event_id
+        assert request_id is not None  # that is what makes it a response
+        outlets: tuple[Outlet, ...] = ()
+        locally = config.internal or config.allowed_to_receive(self.name)
+        if not config.internal:
+            outlets = tuple(
+                connection.outlet
+                for name, connection in self.peers.items()
+                if config.allowed_to_receive(name)
+            )
+        request = self.pending.get(request_id) if locally else None
+        was_asked = request is not None and request.locally
+        if not was_asked and (config.internal or config.filter_endpoint == self.name):
+            self._ignored(topic.name, self.name, is_late=request is None)
+        if not was_asked:
+            request = None
+        consumers = topic.consumers if locally else ()
+        if required and not outlets and not consumers and request is None:
+            raise self._nobody(topic, config)
+        gates = self._send(topic, event, wire.RESPONSE, request_id, outlets, True)
+        if request is not None:
+            if isinstance(event, request.expected):
+                self._finish(request_id, response=event)
+            else:
+                self._finish(request_id, error=_unexpected(request, topic.name, self.name))
+        for consumer in consumers:
+            consumer.deliver(event, True)
+        return gates
+
+    def _ignored(self, type_name: str, sender: str, is_late: bool) -> None:
+        self.logger.warning(
+            "%s: ignored a response of type %s from %s: %s",
+            self.name,
+            one_line(type_name),
+            one_line(sender),
+            "it is late, or the second one" if is_late else "it was not asked",
+        )
+
+    def responded(
+        self, connection: Connection, inlet: Inlet, request_id: bytes, body: Any, offset: int
+    ) -> None:
+        """Hand a response to the request that waits for it, and to whoever subscribed to it."""
+        request = self.pending.get(request_id)
+        if request is None or connection not in request.asked:
+            self._ignored(inlet.name, connection.name, is_late=request is None)
+            return
+        cls: type[BaseEvent] | None = request.expected
+        if inlet.name != name_of(request.expected):
+            cls = find_class(inlet.name)
+            if cls is None or not issubclass(cls, request.expected):
+                error = _unexpected(request, inlet.name, connection.name)
+                self._finish(request_id, error=error)
+                return
+        assert cls is not None  # the expected class, or one derived from it
+        reader = connection.reader
+        try:
+            event = inlet.build(cls, body, offset, connection.name, request_id, reader.loads)
+        except DecodeError as error:
+            self._lost(connection, inlet.name, error)
+            failure = UnexpectedResponse(f"{connection.name!r} sent a broken response: {error}")
+            self._finish(request_id, error=failure)
+            return
+        self._finish(request_id, response=event)
+        topic = self.table.topics.get(cls)
+        for consumer in topic.consumers if topic is not None else ():
+            consumer.deliver(event, False)
+
+    def _finish(
+        self,
+        request_id: bytes,
+        response: BaseEvent | None = None,
+        error: LahjaError | None = None,
+    ) -> None:
+        request = self.pending.pop(request_id)
+        request.response, request.error = response, error
+        request.wake()
+
+    def abandon(self, request_id: bytes) -> None:
+        """Forget a request that nobody waits for any more."""
+        self.pending.pop(request_id, None)
+
+    def undecodable(self, connection: Connection, name: str, error: DecodeError) -> None:
+        """Report an event that was lost because it does not decode; it takes no room."""
+        self._lost(connection, name, error)
+        intake = self._intakes.get(name)
+        if intake is not None:
+            intake.lost(connection.name)
+
+    def _lost(self, connection: Connection, name: str, error: DecodeError) -> None:
+        self.logger.warning(
+            "%s: lost an event of type %s from %s: %s",
+            self.name,
+            one_line(name),
+            one_line(connection.name),
+            one_line(error),
+        )
+
+    # -- Waiting -----------------------------------------------------------------------------
+
+    def watch(self, watcher: Watcher) -> None:
+        """Wake the watcher once its state is reached."""
+        self._watchers.add(watcher)
+
+    def unwatch(self, watcher: Watcher) -> None:
+        """Forget a watcher."""
+        self._watchers.discard(watcher)
+
+    def _changed(self) -> None:
+        for watcher in [watcher for watcher in self._watchers if watcher.reached()]:
+            self._watchers.discard(watcher)
+            watcher.wake()
+
+    def stop(self) -> None:
+        """End every request and every wait, because the endpoint stops."""
+        for request_id in list(self.pending):
+            self._finish(request_id, error=_stopped(self.name))
+        watchers, self._watchers = self._watchers, set()
+        for watcher in watchers:
+            watcher.error = _stopped(self.name)
+            watcher.wake()
+
+
+def _stopped(name: str) -> LifecycleError:
+    return LifecycleError(f"endpoint {name!r} stopped")
+
+
+def _unexpected(request: PendingRequest, name: str, sender: str) -> UnexpectedResponse:
+    expected = name_of(request.expected)
+    return UnexpectedResponse(f"{sender!r} responded with {name}; the request expects {expected}")

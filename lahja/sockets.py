@@ -1,0 +1,206 @@
+"""
+Unix sockets: where they are, whose they are, and who is at the other end.
+
+Every socket is non-blocking. A forked child closes those of its parent, which thereby stay the
+parent's alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import select
+import socket
+import stat
+import struct
+import sys
+import time
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ["RETRIED", "Listener", "allowed_user", "connect", "peer_is_gone", "peer_user"]
+
+RETRIED = frozenset((errno.ENOENT, errno.ECONNREFUSED, errno.EAGAIN, errno.ECONNRESET, errno.EINTR))
+"""Errors of :func:`connect` that may pass: nobody serves yet, or too many connect at a time."""
+
+_BACKLOG = 4096
+_LONGEST_PATH = 107 if sys.platform == "linux" else 103
+_LOCK_SECONDS = 5.0
+
+_inherited: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+
+
+def _close_inherited() -> None:
+    for sock in list(_inherited):
+        sock.close()
+
+
+os.register_at_fork(after_in_child=_close_inherited)
+
+
+def _check_path(path: Path) -> str:
+    """Return the path of a socket as text, or raise where it is longer than a socket's may be."""
+    size = len(os.fsencode(path))
+    if size > _LONGEST_PATH:
+        reason = f"the path of a Unix socket has at most {_LONGEST_PATH} bytes, this one has {size}"
+        raise OSError(errno.ENAMETOOLONG, reason, str(path))
+    return str(path)
+
+
+def connect(path: Path) -> socket.socket:
+    """
+    Connect to the socket at a path, without waiting.
+
+    :raise OSError: where that is not possible now; see :data:`RETRIED`
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.connect(_check_path(path))
+    except BaseException:
+        sock.close()
+        raise
+    _inherited.add(sock)
+    return sock
+
+
+def peer_user(sock: socket.socket) -> int | None:
+    """Return the user id of the process at the other end, or None where the system cannot tell."""
+    if sys.platform == "linux":
+        size = struct.calcsize("3i")
+        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+        user: int = struct.unpack("3i", credentials)[1]
+        return user & 0xFFFFFFFF
+    if sys.platform == "darwin" or "bsd" in sys.platform:
+        # struct xucred: version, user id, number of groups, groups
+        credentials = sock.getsockopt(0, 1, struct.calcsize("IIh16I"))
+        user = struct.unpack_from("II", credentials)[1]
+        return user
+    return None
+
+
+def allowed_user(user: int | None, allowed: frozenset[int]) -> bool:
+    """Return whether a process of the user may be talked to: root, oneself, and those allowed."""
+    return user is None or user in (0, os.geteuid()) or user in allowed
+
+
+def peer_is_gone(sock: socket.socket) -> bool:
+    """Return whether the other end is closed, even where something is still to be read."""
+    if sock.fileno() < 0:
+        return True
+    hangup = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
+    poll = select.poll()
+    poll.register(sock.fileno(), hangup)
+    return any(events & hangup for _, events in poll.poll(0))
+
+
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Keep other servers from looking at the directory's sockets in the same moment."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:  # not readable: then without
+        yield
+        return
+    try:
+        deadline = time.monotonic() + _LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if error.errno not in (errno.EAGAIN, errno.EACCES) or time.monotonic() > deadline:
+                    break  # no locks here, or somebody keeps it: better without than never
+                time.sleep(0.001)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+class Listener:
+    """
+    Listen on a path: replace a stale socket, respect a live one, remove only one's own.
+
+    :raise OSError: where another endpoint serves there, or something else is in the way
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        address = _check_path(self.path)
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self.socket.setblocking(False)
+            with _locked(self.path.parent):
+                self._make_room()
+                self._bind(address)
+                status = os.lstat(self.path)
+                self.socket.listen(_BACKLOG)
+        except BaseException:
+            self.socket.close()
+            raise
+        self._identity = (status.st_dev, status.st_ino)
+        self._owner = os.getpid()
+        _inherited.add(self.socket)
+
+    def _make_room(self) -> None:
+        try:
+            mode = os.lstat(self.path).st_mode
+        except FileNotFoundError:
+            return
+        if not stat.S_ISSOCK(mode):
+            reason = "what is there is not a socket; remove it, or serve somewhere else"
+            raise OSError(errno.EEXIST, reason, str(self.path))
+        try:
+            connect(self.path).close()
+        except ConnectionRefusedError:
+            os.unlink(self.path)  # nobody listens
+            return
+        except OSError as error:
+            if error.errno != errno.EAGAIN:  # its backlog is full: somebody listens
+                raise
+        reason = "another endpoint serves there; stop it, or serve somewhere else"
+        raise OSError(errno.EADDRINUSE, reason, str(self.path))
+
+    def _bind(self, address: str) -> None:
+        """Bind with mode 0600 from the first moment."""
+        if sys.platform == "linux":
+            os.fchmod(self.socket.fileno(), 0o600)  # the file takes its mode from the socket
+            self.socket.bind(address)
+        else:
+            umask = os.umask(0o177)
+            try:
+                self.socket.bind(address)
+            finally:
+                os.umask(umask)
+
+    def accept(self) -> socket.socket | None:
+        """
+        Return the next connection, or None where there is none now.
+
+        :raise OSError: where the process or the system has no room for another one
+        """
+        while True:
+            try:
+                sock, _ = self.socket.accept()
+            except BlockingIOError:
+                return None
+            except (ConnectionAbortedError, InterruptedError):
+                continue
+            sock.setblocking(False)
+            _inherited.add(sock)
+            return sock
+
+    def close(self) -> None:
+        """Stop listening, and remove the file where it is still this listener's. Idempotent."""
+        if self.socket.fileno() < 0:
+            return
+        self.socket.close()
+        if self._owner != os.getpid():
+            return
+        with _locked(self.path.parent), contextlib.suppress(OSError):
+            status = os.lstat(self.path)
+            if (status.st_dev, status.st_ino) == self._identity:
+                os.unlink(self.path)

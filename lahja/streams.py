@@ -1,0 +1,322 @@
+"""
+Streams: events as an asynchronous iterator.
+
+A stream is subscribed when it is made. Events wait in its mailbox until they are read; a mailbox
+with a bound does something about those for which it has no room. Reading takes what is there
+without a turn of the event loop, though never so much that others starve.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from types import TracebackType
+from typing import Any, Final, Literal, Protocol, TypeVar, get_args
+
+from .common import BaseEvent
+from .exceptions import LahjaError, StreamOverflow
+from .flow import Intake
+from .framing import Mailbox, Topic
+from .routing import Router
+
+__all__ = ["Overflow", "Stream", "StreamHost", "Waiter", "make_mailbox", "subscribe_mailbox"]
+
+Overflow = Literal["block", "drop_oldest", "drop_newest", "latest", "raise"]
+
+TEvent = TypeVar("TEvent", bound=BaseEvent)
+
+_EVENTS_PER_TURN: Final = 128
+
+
+class Waiter(Protocol):
+    """Suspend one task until somebody wakes it."""
+
+    def wake(self) -> None:
+        """Let the task go on; may be called before it waits, and more than once."""
+
+    def wait(self) -> Awaitable[None]:
+        """Wait until woken."""
+
+
+class StreamHost(Protocol):
+    """Be the endpoint, as far as its streams need it."""
+
+    def make_waiter(self) -> Waiter:
+        """Return what suspends the running task."""
+
+    async def checkpoint(self) -> None:
+        """Give everybody else a turn."""
+
+    def check_if_here(self) -> None:
+        """Raise LifecycleError where the endpoint runs in another event loop."""
+
+    def close_stream(self, stream: Stream[Any], from_finalizer: bool) -> None:
+        """Unsubscribe the stream; later, where a finalizer asks for it."""
+
+
+class _BlockingMailbox(Mailbox):
+    """Hold senders back: each may have so many events under way."""
+
+    __slots__ = ("backlog", "bound", "intake")
+
+    def __init__(self, remaining: int, on_last: Callable[[], None], bound: int) -> None:
+        super().__init__(remaining, on_last)
+        self.bound = bound
+        self.backlog: dict[str, int] = {}
+        self.intake: Intake | None = None
+
+    def __len__(self) -> int:
+        return len(self.events)
+
+    def deliver(self, event: Any, local: bool) -> None:
+        counts = not local and self.remaining
+        super().deliver(event, local)  # after the last one this is no holder any more
+        if counts and self.intake is not None:
+            self.intake.received(self, event._origin)
+
+    def consumed(self, event: Any) -> None:
+        """Take note that an event was read."""
+        if self.intake is not None:
+            self.intake.consumed(self, event._origin)
+
+
+class _DroppingMailbox(Mailbox):
+    """Drop events for which there is no room, and say so once per burst."""
+
+    __slots__ = ("_in_burst", "_level", "_logger", "_name", "_oldest", "bound", "dropped")
+
+    def __init__(
+        self, name: str, bound: int, oldest: bool, logger: logging.Logger, level: int
+    ) -> None:
+        super().__init__()
+        self.bound = bound
+        self.dropped = 0
+        self._name = name
+        self._oldest = oldest
+        self._logger = logger
+        self._level = level
+        self._in_burst = False
+
+    def deliver(self, event: Any, local: bool) -> None:
+        if not self.remaining:
+            return
+        if 2 * len(self.events) <= self.bound:
+            self._in_burst = False  # it was read; one event is not enough for that
+        if len(self.events) >= self.bound:
+            self.dropped += 1
+            if not self._in_burst:
+                self._in_burst = True
+                self._logger.log(
+                    self._level,
+                    "a stream of %s is full with %d events and drops the %s: read it faster",
+                    self._name,
+                    self.bound,
+                    "oldest" if self._oldest else "newest",
+                )
+            if not self._oldest:
+                return
+            self.events.popleft()
+        super().deliver(event, local)
+
+
+class _RaisingMailbox(Mailbox):
+    """Take no more events after one for which there was no room."""
+
+    __slots__ = ("_name", "bound", "error")
+
+    def __init__(self, remaining: int, on_last: Callable[[], None], name: str, bound: int) -> None:
+        super().__init__(remaining, on_last)
+        self.bound = bound
+        self.error: LahjaError | None = None
+        self._name = name
+
+    def deliver(self, event: Any, local: bool) -> None:
+        if self.error is None and self.remaining and len(self.events) >= self.bound:
+            self.error = StreamOverflow(self._name, self.bound)
+        if self.error is None:
+            super().deliver(event, local)
+
+
+def make_mailbox(
+    topic: Topic,
+    num_events: int | None,
+    max_queue: int | None,
+    overflow: str,
+    on_last: Callable[[], None],
+    logger: logging.Logger,
+) -> Mailbox:
+    """
+    Return the mailbox for a stream.
+
+    :raise ValueError: where a number or the policy is not one of those that make sense
+    """
+    if num_events is not None and num_events < 0:
+        raise ValueError(f"num_events is {num_events}; it must not be negative")
+    if max_queue is not None and max_queue < 1:
+        raise ValueError(f"max_queue is {max_queue}; it must be at least 1, or None")
+    if overflow not in get_args(Overflow):
+        choice = ", ".join(map(repr, get_args(Overflow)))
+        raise ValueError(f"overflow is {overflow!r}; it must be one of {choice}")
+    remaining = -1 if num_events is None else num_events
+    if overflow == "latest":
+        return _DroppingMailbox(topic.name, 1, True, logger, logging.DEBUG)
+    if max_queue is None:
+        if overflow != "block":
+            raise ValueError(f"overflow={overflow!r} needs a bound: give max_queue")
+        return Mailbox(remaining, on_last)
+    if overflow == "block":
+        return _BlockingMailbox(remaining, on_last, max_queue)
+    if overflow == "raise":
+        return _RaisingMailbox(remaining, on_last, topic.name, max_queue)
+    oldest = overflow == "drop_oldest"
+    return _DroppingMailbox(topic.name, max_queue, oldest, logger, logging.WARNING)
+
+
+def subscribe_mailbox(router: Router, topic: Topic, mailbox: Mailbox) -> None:
+    """Let a mailbox have the events of a topic; one that blocks sets the pace of the senders."""
+    if isinstance(mailbox, _BlockingMailbox):
+        mailbox.intake = router.intake(topic)
+        mailbox.intake.join(mailbox)
+    router.add_consumer(topic, mailbox)
+
+
+class Stream(AsyncGenerator[TEvent, None]):
+    """
+    Iterate over the events of one type, from the moment in which the stream was made.
+
+    Made by :meth:`lahja.base.EndpointAPI.stream`. It unsubscribes when it is exhausted, closed,
+    cancelled while it waits, or dropped. It may be used as an asynchronous context manager, which
+    closes it.
+    """
+
+    def __init__(
+        self, host: StreamHost, topic: Topic, mailbox: Mailbox, num_events: int | None
+    ) -> None:
+        self._host = host
+        self.topic = topic
+        self.mailbox = mailbox
+        self._left = -1 if num_events is None else num_events
+        self._turns = 0
+        self._waiting = False
+        self._closed = False
+        self._raising = mailbox if isinstance(mailbox, _RaisingMailbox) else None
+        self._on_read: Callable[[Any], None] | None = getattr(mailbox, "consumed", None)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"{len(self.mailbox.events)} events waiting"
+        return f"<Stream of {self.topic.name}: {state}>"
+
+    @property
+    def dropped(self) -> int:
+        """How many events were dropped because there was no room for them."""
+        return getattr(self.mailbox, "dropped", 0)
+
+    def __aiter__(self) -> Stream[TEvent]:
+        return self
+
+    async def __anext__(self) -> TEvent:
+        """
+        Return the next event, as soon as there is one.
+
+        :raise StopAsyncIteration: where ``num_events`` were returned, or the endpoint stopped
+        :raise StreamOverflow: where ``overflow="raise"`` and an event found no room
+        """
+        if self._waiting:
+            raise RuntimeError("another task waits for the next event of this stream already")
+        if not self._left:
+            self.close()
+            raise StopAsyncIteration
+        events = self.mailbox.events
+        self._turns += 1
+        if not events or self._turns >= _EVENTS_PER_TURN:
+            self._turns = 0
+            await self._suspend(bool(events))
+        if self._raising is not None and self._raising.error is not None:
+            self._abandon()
+            raise self._raising.error
+        if not events:
+            self.close()
+            raise StopAsyncIteration
+        event: TEvent = events.popleft()
+        if self._on_read is not None:
+            self._on_read(event)
+        if self._left > 0:
+            self._left -= 1
+            if not self._left:
+                self.close()
+        return event
+
+    async def _suspend(self, briefly: bool) -> None:
+        """Let others run: one turn, or until there is an event or nothing more to wait for."""
+        self._host.check_if_here()
+        self._waiting = True
+        try:
+            if briefly:
+                await self._host.checkpoint()
+            while not (self.mailbox.events or self._closed):
+                waiter = self._host.make_waiter()
+                self.mailbox.waker = waiter.wake
+                await waiter.wait()
+        except BaseException:
+            self._abandon()
+            raise
+        finally:
+            self._waiting = False
+            self.mailbox.waker = None
+
+    async def asend(self, value: None) -> TEvent:
+        """Return the next event; nothing can be sent into a stream."""
+        return await self.__anext__()
+
+    async def athrow(self, *exc_info: Any) -> TEvent:
+        """Close the stream and raise the exception."""
+        self._abandon()
+        error, *arguments = exc_info
+        if isinstance(error, BaseException):
+            raise error
+        instance = next((a for a in arguments if isinstance(a, BaseException)), None)
+        raise instance if instance is not None else error(*arguments[:1])
+
+    async def aclose(self) -> None:
+        """Unsubscribe and forget what waits. Idempotent."""
+        self._abandon()
+
+    async def __aenter__(self) -> Stream[TEvent]:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def _abandon(self) -> None:
+        self.close()
+        self._left = 0
+        self.mailbox.events.clear()
+
+    def close(self) -> None:
+        """End the subscription; what has arrived may still be read, unless it was exhausted."""
+        if not self._closed:
+            self._host.close_stream(self, False)
+            self._closed = True
+            self.mailbox.remaining = 0  # a delivery that is under way goes past it
+            self.wake()
+
+    def wake(self) -> None:
+        """Let a task that waits for an event look again."""
+        waker, self.mailbox.waker = self.mailbox.waker, None
+        if waker is not None:
+            waker()
+
+    def end(self) -> None:
+        """Take note that the endpoint stopped: what has arrived is all that comes."""
+        self._closed = True
+        self.wake()
+
+    def __del__(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._host.close_stream(self, True)

@@ -1,0 +1,218 @@
+"""
+The wire format, version 1.
+
+Two endpoints talk over a Unix stream socket. This text is all that a peer in another language
+needs. Integers are little-endian.
+
+**Frames.** A frame is an unsigned 32-bit length, then that many bytes: the *body*. The first byte
+of the body is the frame's *kind*. A body has at least one byte. Until a peer has said hello its
+frames have at most ``HELLO_LIMIT`` bytes; after that, at most what the receiver announced as
+``max_frame_size``. A longer one ends the connection, from its length alone. So does one of the
+kinds that hold a tuple (see below) with more than ``CONTROL_LIMIT`` bytes.
+
+**Values.** What is sent is made of *plain values*: a tag byte, then what the tag says.
+
+====== ============================ ==========================================================
+tag    value                        what follows
+====== ============================ ==========================================================
+``N``  None                         nothing
+``T``  True                         nothing
+``F``  False                        nothing
+``b``  integer                      1 byte, signed
+``i``  integer                      4 bytes, signed
+``q``  integer                      8 bytes, signed
+``I``  integer of any size          u32 length, then that many bytes, two's complement
+``d``  floating-point number        8 bytes, IEEE 754; every bit counts
+``s``  text                         u8 length, then UTF-8
+``S``  text                         u32 length, then UTF-8
+``U``  text with lone surrogates    u32 length, then UTF-8 in which surrogates are encoded too
+``y``  bytes                        u8 length, then the bytes
+``Y``  bytes                        u32 length, then the bytes
+``(``  tuple                        u32 count, then the elements
+``[``  list                         u32 count, then the elements
+``{``  dict                         u32 count, then key and value of each item, in their order
+``<``  set                          u32 count, then the elements
+``>``  frozenset                    u32 count, then the elements
+====== ============================ ==========================================================
+
+Only objects of exactly these types are plain; an instance of a subclass is not. Containers nest
+at most ``MAX_DEPTH`` deep. A number may be sent in any form that holds it; the smallest is usual.
+
+**Kinds.** HELLO, REJECT, SUBSCRIBE, ANNOUNCE, CREDIT and GOODBYE have one plain value, a tuple,
+as the rest of their body:
+
+HELLO ``(version, name, instance, options)``
+    ``version`` is ``PROTOCOL_VERSION``. ``name`` is the endpoint's name. ``instance`` is 16 random
+    bytes, new for each run. ``options`` is a dict from text to plain values; unknown ones are
+    ignored. Known: ``"compression"``, the names of the compressions that the sender can undo, a
+    tuple of text (``"snappy"``); ``"pickle"``, whether it accepts pickled payloads;
+    ``"max_frame_size"``, the longest body that it accepts; ``"main"``, the real name of the module
+    that its Python calls ``__main__``; ``"path"``, the absolute path of the socket at which the
+    sender serves, if it does; ``"to"``, in the hello of the connecting side, the name of the
+    endpoint that it means to reach.
+REJECT ``(code, reason)``
+    The accepting side's answer to a HELLO that it refuses; it closes the connection after it.
+    ``code`` is one of the ``REJECT_…`` constants, ``reason`` a sentence for people.
+SUBSCRIBE ``(added, removed, complete)``
+    ``removed`` is a tuple of event type names, ``added`` a dict from such names to a window or
+    None; what is removed is so before the others are added.
+    A window is how many events of that type may be sent before a CREDIT. A name that is added
+    again has its window replaced. ``complete`` is True in the last SUBSCRIBE of the handshake.
+ANNOUNCE ``(type_id, name, layout, fields)``
+    Gives an event type and one set of fields a number, for this connection and direction.
+    ``fields`` is a tuple of text. An id is announced once. A peer announces and subscribes to at
+    most ``MAX_TYPES`` types, by frames and names of at most ``MAX_NAMES_SIZE`` bytes in all.
+CREDIT ``(name, count)``
+    Allows ``count`` further events of a type for which there is a window.
+GOODBYE ``()``
+    The sender leaves on purpose. It sends nothing after it, and closes the connection.
+
+The others have a fixed layout:
+
+EVENT ``u32 type_id, payload``
+    An event of a type that was announced.
+REQUEST ``u32 type_id, 16 bytes request id, payload``
+    An event that asks for a response.
+RESPONSE ``u32 type_id, 16 bytes request id, payload``
+    The response to that request.
+COMPRESSED ``data``
+    Another body, of any kind but this one, compressed with snappy (raw format, not framed).
+
+**Payloads.** The first byte is ``PLAIN`` or ``PICKLED``. What follows depends on the announced
+layout.
+
+* ``LAYOUT_FIELDS``: the values of the announced fields in their order. Plain: one plain value
+  after the other. Pickled: a pickle of the tuple of the values.
+* ``LAYOUT_MAPPING``: no field is announced; the same with one value, a dict from field names to
+  values.
+* ``LAYOUT_WHOLE``: no field is announced; always pickled: the event object itself.
+
+What an endpoint did not ask for it does not decode, and nothing but a payload is ever unpickled.
+
+**Event types** go by name: ``module:qualified.name``. The main module of a Python program goes by
+its real name where it was started with ``-m``, otherwise by ``__main__``.
+
+**The conversation.** The connecting side sends HELLO, and at once one or more SUBSCRIBE. The
+accepting side waits for all of these, then sends its HELLO and its SUBSCRIBE, or REJECT. From
+then on each side sends SUBSCRIBE when its subscriptions change, ANNOUNCE before the first event
+of a type id, and events. Two endpoints that connect to each other at the same moment keep the
+connection that was begun by the one with the greater instance id; the other is rejected.
+
+The old lahja began with a pickle, whose first byte is 0x80: a kind that is never used here.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+__all__ = [
+    "ANNOUNCE",
+    "COMPRESSED",
+    "COMPRESS_MINIMUM",
+    "CONTROL_LIMIT",
+    "CREDIT",
+    "EVENT",
+    "FIRST_BYTE_OF_A_PICKLE",
+    "GOODBYE",
+    "HELLO",
+    "HELLO_LIMIT",
+    "ID_SIZE",
+    "INSTANCE_SIZE",
+    "KIND_NAMES",
+    "LAYOUT_FIELDS",
+    "LAYOUT_MAPPING",
+    "LAYOUT_WHOLE",
+    "LENGTH_SIZE",
+    "MAX_DEPTH",
+    "MAX_FIELDS_SIZE",
+    "MAX_FRAME_SIZE",
+    "MAX_LENGTH",
+    "MAX_NAME_LENGTH",
+    "MAX_NAMES_SIZE",
+    "MAX_PLAIN_CONTAINERS",
+    "MAX_SHAPES",
+    "MAX_TYPES",
+    "PICKLED",
+    "PLAIN",
+    "PROTOCOL_VERSION",
+    "REJECT",
+    "REJECT_CONNECTED",
+    "REJECT_NAME",
+    "REJECT_SIMULTANEOUS",
+    "REJECT_USER",
+    "REJECT_VERSION",
+    "REQUEST",
+    "RESPONSE",
+    "SUBSCRIBE",
+]
+
+PROTOCOL_VERSION: Final = 1
+
+LENGTH_SIZE: Final = struct.calcsize("<I")
+ID_SIZE: Final = 16
+INSTANCE_SIZE: Final = 16
+
+MAX_LENGTH: Final = 2**32 - 1
+MAX_NAME_LENGTH: Final = 4096  # of endpoints and event types, in characters
+MAX_FRAME_SIZE: Final = 256 * 1024 * 1024
+HELLO_LIMIT: Final = 64 * 1024
+CONTROL_LIMIT: Final = 4 * 1024 * 1024
+MAX_DEPTH: Final = 100
+
+MAX_TYPES: Final = 100_000
+"""The most type ids, and the most subscriptions, that one peer may announce."""
+
+MAX_NAMES_SIZE: Final = 16 * 1024 * 1024
+"""The most bytes of announcements, and the most characters of subscriptions, that are kept."""
+
+MAX_SHAPES: Final = 32
+"""The most sets of fields of one class that get a type id each; after that it is a mapping."""
+
+MAX_PLAIN_CONTAINERS: Final = 1_000
+"""The most containers, plus KiB and 1024 elements in them, sent plain where they may be pickled:
+pickling keeps shared parts shared, so that it does not grow without bound, and is fast by then."""
+
+MAX_FIELDS_SIZE: Final = 64 * 1024
+"""The most characters in the names of a shape's fields; where there are more it is a mapping."""
+
+COMPRESS_MINIMUM: Final = 1024
+"""The shortest body that it is worth trying to compress."""
+
+HELLO: Final = 0x01
+REJECT: Final = 0x02
+SUBSCRIBE: Final = 0x03
+ANNOUNCE: Final = 0x04
+EVENT: Final = 0x05
+REQUEST: Final = 0x06
+RESPONSE: Final = 0x07
+COMPRESSED: Final = 0x08
+CREDIT: Final = 0x09
+GOODBYE: Final = 0x0A
+FIRST_BYTE_OF_A_PICKLE: Final = 0x80
+
+KIND_NAMES: Final = {
+    HELLO: "HELLO",
+    REJECT: "REJECT",
+    SUBSCRIBE: "SUBSCRIBE",
+    ANNOUNCE: "ANNOUNCE",
+    EVENT: "EVENT",
+    REQUEST: "REQUEST",
+    RESPONSE: "RESPONSE",
+    COMPRESSED: "COMPRESSED",
+    CREDIT: "CREDIT",
+    GOODBYE: "GOODBYE",
+}
+
+PLAIN: Final = 0
+PICKLED: Final = 1
+
+LAYOUT_FIELDS: Final = 0
+LAYOUT_MAPPING: Final = 1
+LAYOUT_WHOLE: Final = 2
+
+REJECT_VERSION: Final = "version"
+REJECT_USER: Final = "user"
+REJECT_NAME: Final = "name"
+REJECT_CONNECTED: Final = "connected"
+REJECT_SIMULTANEOUS: Final = "simultaneous"

@@ -1,0 +1,75 @@
+"""Which framing implementation is taken, and what is said when it is not the compiled one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lahja
+
+SHOW = "import lahja.framing as f; print(f.IMPLEMENTATION)"
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of the package without its compiled module."""
+    root = tmp_path_factory.mktemp("bare")
+    ignored = shutil.ignore_patterns("_framing.*", "__pycache__")
+    shutil.copytree(Path(lahja.__file__).parent, root / "lahja", ignore=ignored)
+    return root
+
+
+def implementation(root: Path, *options: str, **environment: str) -> tuple[str, str]:
+    """Return what a process says that has the package in ``root``: its framing, and its errors."""
+    inherited = {key: value for key, value in os.environ.items() if key != "LAHJA_FRAMING"}
+    done = subprocess.run(
+        # -S: an editable install would bring the compiled module of the checkout back in.
+        [sys.executable, "-S", *options, "-c", SHOW],
+        env={**inherited, "PYTHONPATH": str(root), "PYTHONWARNINGS": "", **environment},
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip(), done.stderr
+
+
+def test_a_missing_module_falls_back_quietly(bare: Path) -> None:
+    assert implementation(bare, "-W", "error") == ("python", "")
+
+
+def test_a_missing_module_that_is_required_is_an_error(bare: Path) -> None:
+    framing, errors = implementation(bare, LAHJA_FRAMING="cython")
+    assert framing == ""
+    assert "ModuleNotFoundError: No module named 'lahja._framing'" in errors
+
+
+def test_another_value_of_the_flag_is_an_error(bare: Path) -> None:
+    framing, errors = implementation(bare, LAHJA_FRAMING="fast")
+    assert framing == ""
+    assert "LAHJA_FRAMING is 'fast'; it may be 'cython', 'python' or unset" in errors
+
+
+@pytest.mark.parametrize(
+    "source", ["import a_module_that_is_not_there", "raise ImportError('torn')"], ids=repr
+)
+def test_a_broken_module_falls_back_with_a_warning(bare: Path, tmp_path: Path, source: str) -> None:
+    shutil.copytree(bare, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "lahja" / "_framing.py").write_text(source)
+    framing, errors = implementation(tmp_path)
+    assert framing == "python"
+    assert (
+        "RuntimeWarning: lahja uses plain Python, because its compiled module is broken" in errors
+    )
+    framing, errors = implementation(tmp_path, LAHJA_FRAMING="cython")
+    assert framing == ""
+
+
+def test_the_twin_can_be_forced() -> None:
+    package = Path(lahja.__file__).parent.parent
+    assert implementation(package, "-W", "error", LAHJA_FRAMING="python") == ("python", "")

@@ -1,0 +1,134 @@
+"""The README: every code block in it does what the text around it says."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import tomllib
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from programs import run_program
+
+from lahja.base import BaseEndpoint
+from lahja.typing import EndpointOptions
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+class Block(NamedTuple):
+    language: str
+    code: str
+    line: int
+
+    @property
+    def name(self) -> str:
+        return f"line {self.line}"
+
+
+def find_blocks(text: str) -> list[Block]:
+    """Return the fenced code blocks, in their order."""
+    return [
+        Block(match[1], match[2], text.count("\n", 0, match.start()) + 1)
+        for match in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    ]
+
+
+BLOCKS = find_blocks(TEXT)
+PROGRAMS = [block for block in BLOCKS if block.language == "python"]
+COMMANDS = [
+    line.partition("#")[0].strip()
+    for block in BLOCKS
+    if block.language == "sh"
+    for line in block.code.splitlines()
+]
+
+
+def output_after(block: Block) -> str | None:
+    """Return the text block that follows a block, with "It prints:" in between."""
+    index = BLOCKS.index(block) + 1
+    end = f"{block.code}```\n\nIt prints:\n\n```text\n"
+    return BLOCKS[index].code if end in TEXT else None
+
+
+def test_every_block_is_of_a_kind_that_is_tested() -> None:
+    assert TEXT.count("```") == 2 * len(BLOCKS)
+    assert {block.language for block in BLOCKS} == {"python", "sh", "text"}
+    assert len(PROGRAMS) == 2
+    known = ("pip install ", "lahja ", "python examples/")
+    assert all(command.startswith(known) for command in COMMANDS)
+
+
+@pytest.mark.parametrize("block", PROGRAMS, ids=lambda block: block.name)
+def test_programs_run(block: Block, ipc_dir: Path, tmp_path: Path) -> None:
+    script = tmp_path / "program.py"
+    script.write_text(block.code, encoding="utf-8")
+    outcome = run_program(str(script), directory=ipc_dir)
+    outcome.assert_clean()
+    assert outcome.code == 0, outcome.output
+    assert outcome.output
+    expected = output_after(block)
+    if expected is not None:
+        assert outcome.output == expected
+
+
+def test_the_quickstart_is_compared_with_its_output() -> None:
+    assert [output_after(block) is not None for block in PROGRAMS] == [True, False]
+
+
+def test_there_are_two_set_up_commands_and_their_extras_exist() -> None:
+    commands = [line for line in TEXT.splitlines() if line.startswith("pip install ")]
+    wanted = [re.fullmatch(r'pip install (?:-e )?"\.\[(.+)\]" && (.+)', line) for line in commands]
+    assert [match[2] if match else None for match in wanted] == [
+        "lahja demo",
+        "pytest -n auto",
+    ]
+    assert commands == [line for line in COMMANDS if line.startswith("pip ")]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for match in wanted:
+        assert match is not None
+        assert set(match[1].split(",")) <= set(project["optional-dependencies"])
+    assert project["scripts"]["lahja"] == "lahja.cli:main"
+
+
+@pytest.mark.parametrize("command", [line for line in COMMANDS if line.startswith("lahja ")])
+def test_commands_run(command: str, ipc_dir: Path) -> None:
+    arguments = command.split()[1:]
+    if "--seconds" in arguments:
+        arguments[arguments.index("--seconds") + 1] = "0.5"  # a test has less time
+    outcome = run_program("-m", "lahja", *arguments, directory=ipc_dir)
+    outcome.assert_clean()
+    assert outcome.code == 0
+    if "demo" in arguments:
+        shown = next(block.code for block in BLOCKS if "p50" in block.code)
+        assert masked(shown) == masked(outcome.output.split("\n\n", maxsplit=1)[1])
+
+
+def masked(text: str) -> list[str]:
+    """Return the lines of a text without their numbers, and what those are set in."""
+    numbers = re.sub(r"(cython|python) *$", "F", re.sub(r"\d[\d,.]*", "N", text), flags=re.M)
+    return [" ".join(line.split()) for line in numbers.splitlines()]
+
+
+def test_examples_are_there_and_all_are_listed() -> None:
+    listed = {line.split()[1] for line in COMMANDS if line.startswith("python ")}
+    assert listed == {f"examples/{path.name}" for path in (ROOT / "examples").glob("*.py")}
+
+
+def test_files_that_it_links_to_are_there() -> None:
+    links = re.findall(r"\]\(([^)]+)\)", TEXT)
+    assert links
+    assert all((ROOT / link).is_file() for link in links)
+
+
+def test_options_are_those_of_the_endpoints() -> None:
+    parameters = inspect.signature(BaseEndpoint.__init__).parameters.values()
+    defaults = {
+        parameter.name: repr(parameter.default)
+        for parameter in parameters
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    assert dict(re.findall(r"^\| `(\w+)` \| `(.+?)` \|", TEXT, re.MULTILINE)) == defaults
+    assert defaults.keys() == EndpointOptions.__annotations__.keys()
