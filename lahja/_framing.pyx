@@ -39,9 +39,12 @@ from libc.string cimport memcpy, memmove
 from ._memory cimport PY_SSIZE_T_MAX, Cursor, Writer, finish, get32, get64, put32, put64, reserve
 from ._memory cimport start_writing, uchar, write
 
+cimport cython
+
 import pickle
 import sys
 from collections import deque
+from collections.abc import Coroutine
 
 from . import wire
 from .common import BaseEvent, already_bound
@@ -61,7 +64,48 @@ cdef extern from *:
     static CYTHON_INLINE PyObject *lahja_new(PyObject *cls, PyObject *no_arguments) {
         return PyBaseObject_Type.tp_new((PyTypeObject *)cls, no_arguments, NULL);
     }
+
+    /* What awaits a _Step asks these slots: a result passes without an exception where it can. */
+    static sendfunc lahja_step_send;
+
+    static PyObject *lahja_step_next(PyObject *self) {
+        PyObject *result = NULL;
+        PyObject *error;
+        switch (lahja_step_send(self, Py_None, &result)) {
+        case PYGEN_NEXT:
+            return result;
+        case PYGEN_RETURN:
+            if (PyTuple_Check(result) || PyExceptionInstance_Check(result)) {
+                error = PyObject_CallOneArg(PyExc_StopIteration, result);
+                if (error != NULL) {
+                    PyErr_SetObject(PyExc_StopIteration, error);
+                    Py_DECREF(error);
+                }
+            } else {
+                PyErr_SetObject(PyExc_StopIteration, result);
+            }
+            Py_DECREF(result);
+            return NULL;
+        default:
+            return NULL;
+        }
+    }
+
+    static void lahja_install_step(PyObject *cls, sendfunc send) {
+        PyTypeObject *type = (PyTypeObject *)cls;
+        lahja_step_send = send;
+        type->tp_iternext = lahja_step_next;
+        type->tp_as_async->am_send = send;
+        PyType_Modified(type);
+    }
     """
+    ctypedef enum PySendResult:
+        PYGEN_RETURN
+        PYGEN_ERROR
+        PYGEN_NEXT
+    ctypedef PySendResult (*sendfunc)(object, object, PyObject **) except PYGEN_ERROR
+    void lahja_install_step(object cls, sendfunc send)
+    PySendResult PyIter_Send(object receiver, object value, PyObject **result) except PYGEN_ERROR
     object PyFrozenSet_New(PyObject *iterable)
     object lahja_new(object cls, object no_arguments)
     long long PyLong_AsLongLongAndOverflow(object value, int *overflow) except? -1
@@ -72,6 +116,7 @@ cdef extern from *:
 
 __all__ = [
     "IMPLEMENTATION",
+    "EventIterator",
     "EventTable",
     "Inlet",
     "Mailbox",
@@ -105,6 +150,8 @@ cdef Py_ssize_t _MAX_FIELDS_SIZE = wire.MAX_FIELDS_SIZE
 cdef Py_ssize_t _COMPRESS_MINIMUM = wire.COMPRESS_MINIMUM
 cdef Py_ssize_t _LENGTH_SIZE = wire.LENGTH_SIZE
 cdef Py_ssize_t _ID_SIZE = wire.ID_SIZE
+
+cdef Py_ssize_t _MOST_DEBT = 512  # broadcasts, or KiB, after which others get a turn
 
 cdef enum:
     HEADER_SIZE = 9  # of the frame of an event: length, kind, type id
@@ -636,6 +683,10 @@ cdef class EventTable:
     cdef public object limit
     cdef public Py_ssize_t debt
     cdef public bint congested
+    cdef public object where
+    cdef public object home
+    cdef public object route
+    cdef public object on_congested
     cdef uint64_t _next_id
 
     def __init__(self, origin, bint allow_pickle, on_topic):
@@ -648,6 +699,10 @@ cdef class EventTable:
         self.limit = wire.MAX_FRAME_SIZE
         self.debt = 0
         self.congested = False
+        self.where = _nowhere
+        self.home = _NOWHERE
+        self.route = _not_routed
+        self.on_congested = _no_gates
         self._next_id = 0
 
     cpdef Topic topic(self, cls):
@@ -660,8 +715,23 @@ cdef class EventTable:
             self.on_topic(topic)
         return topic
 
+    def post(self, event, config=None):
+        """Broadcast an event from the endpoint's own event loop, whatever that takes."""
+        gates = _nothing_given
+        if config is not None or self.where() is not self.home or self._publish(event) <= 0:
+            gates = self.route(event, config)
+        elif self.congested:
+            gates = self.on_congested((<Topic>self.topics[type(event)]).outlets)
+        if not gates and self.debt <= _MOST_DEBT:
+            return None
+        self.debt = 0
+        return gates
+
     def publish(self, event):
         """Broadcast an event to everybody who wants it."""
+        return self._publish(event)
+
+    cdef Py_ssize_t _publish(self, object event) except? -1:
         cdef Topic topic = self.topics.get(type(event))
         cdef tuple outlets, consumers
         cdef PyObject *used
@@ -852,6 +922,21 @@ cdef class EventTable:
             raise EncodeError(topic.name, _said(error)) from error
 
 
+_NOWHERE = object()
+
+
+def _nowhere():
+    return None
+
+
+def _not_routed(event, config):
+    raise RuntimeError("no endpoint uses this table")
+
+
+def _no_gates(outlets):
+    return ()
+
+
 cdef object _own_attributes(Topic topic, object event):
     """Return the dictionary of an event, as the attribute ``__dict__`` gives it."""
     if topic._has_own_dict and type(event) is topic.cls:
@@ -935,6 +1020,7 @@ cdef class Mailbox:
 
     cdef object _events
     cdef object _append  # the method of ``_events``
+    cdef object _popleft  # the other one
     cdef public Py_ssize_t remaining
     cdef public object on_last
     cdef public object waker
@@ -951,7 +1037,7 @@ cdef class Mailbox:
 
     @events.setter
     def events(self, events):
-        self._append = events.append
+        self._append, self._popleft = events.append, events.popleft
         self._events = events
 
     cpdef deliver(self, event, bint local):
@@ -967,6 +1053,129 @@ cdef class Mailbox:
             waker()
         if not self.remaining and self.on_last is not None:
             self.on_last()
+
+
+cdef class EventIterator:
+    """EventIterator(mailbox, left)\n--\n
+    Hand over the events of a mailbox, as an asynchronous iterator.
+    """
+
+    cdef public Mailbox mailbox
+    cdef public Py_ssize_t left
+    cdef public object on_read
+    cdef public bint quick
+    cdef public Py_ssize_t turns
+
+    def __init__(self, Mailbox mailbox not None, Py_ssize_t left):
+        self.mailbox = mailbox
+        self.left = left
+        self.on_read = None
+        self.quick = True
+        self.turns = 0
+
+    def __aiter__(self):
+        return self
+
+    def __anext__(self):
+        """Return the next event."""
+        cdef _Step step = _Step.__new__(_Step)
+        step.iterator = self
+        return step
+
+    async def go_on(self):
+        """Return the next event where that takes more; raise StopAsyncIteration at the end."""
+        raise NotImplementedError
+
+    def close(self):
+        """Take note that the last event was taken."""
+        raise NotImplementedError
+
+    def take(self):
+        """Return the event that has waited longest, and count it."""
+        return self._take()
+
+    cdef object _take(self):
+        event = self.mailbox._popleft()
+        if self.on_read is not None:
+            self.on_read(event)
+        if self.left > 0:
+            self.left -= 1
+            if not self.left:
+                self.close()
+        return event
+
+
+# A step is to an EventIterator what the coroutine of its method is in plain Python, without a frame.
+# It has slots of C where Cython would make an exception, with a traceback, of every event.
+@cython.freelist(8)
+cdef class _Step:
+    """Be the way to the next event of an iterator; awaited once."""
+
+    cdef EventIterator iterator  # None once it was awaited
+    cdef object slowly  # the coroutine that goes on instead, where it must wait
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        """Go on; replaced by ``lahja_step_next``."""
+        return self.send(None)
+
+    def send(self, value):
+        """Go on, and raise StopIteration with the event."""
+        cdef PyObject *result
+        cdef int outcome = _send(self, value, &result)
+        given = <object>result
+        Py_DECREF(given)
+        if outcome == PYGEN_RETURN:
+            raise StopIteration(given)
+        return given
+
+    def throw(self, *error):
+        """Raise an exception where it waits."""
+        if self.slowly is None:
+            self.iterator = None
+            return _throw(*error)
+        return self.slowly.throw(*error)
+
+    def close(self):
+        """Give up."""
+        self.iterator = None
+        if self.slowly is not None:
+            self.slowly.close()
+
+
+Coroutine.register(_Step)
+
+
+def _throw(error, value=None, traceback=None):
+    if not isinstance(error, BaseException):
+        error = value if isinstance(value, BaseException) else error()
+    raise error
+
+
+cdef PySendResult _send(object self, object value, PyObject **result) except PYGEN_ERROR:
+    """Do what ``send`` does, without an exception for an event that is there."""
+    cdef _Step step = <_Step>self
+    cdef EventIterator iterator = step.iterator
+    if iterator is not None:
+        step.iterator = None
+        if iterator.quick and iterator.turns and iterator.left and iterator.mailbox._events:
+            iterator.turns -= 1
+            event = iterator._take()
+            Py_INCREF(event)
+            result[0] = <PyObject *>event
+            return PYGEN_RETURN
+        step.slowly = iterator.go_on()
+    elif step.slowly is None:
+        raise RuntimeError("cannot reuse already awaited __anext__()")
+    return PyIter_Send(step.slowly, value, result)
+
+
+lahja_install_step(_Step, _send)
 
 
 cdef class Inlet:
@@ -1109,20 +1318,23 @@ cdef class Inlet:
             fields, values = tuple(mapping), tuple(mapping.values())
         event = _new_object(cls)
         flags = set_by_descriptor(cls, fields)
+        if self.layout == _LAYOUT_FIELDS:
+            # Interned, as the names in code are: they are found by identity from then on.
+            fields = tuple([_intern(name) if type(name) is str else name for name in fields])
+            self._is_known = False
+            self._cls = cls
+            self._names = fields
+            self._ways = bytes([
+                bool(by_descriptor) or (type(name) is str and not _is_data_descriptor(cls, name))
+                for name, by_descriptor in zip(fields, flags)
+            ])
+            self._one_way = 0 not in self._ways
         for name, value, by_descriptor in zip(fields, values, flags, strict=True):
             if by_descriptor:
                 _set_attribute(event, name, value)
             else:
                 event.__dict__[name] = value
         if self.layout == _LAYOUT_FIELDS:
-            self._is_known = False
-            self._cls = cls
-            self._names = tuple([_intern(name) if type(name) is str else name for name in fields])
-            self._ways = bytes([
-                bool(by_descriptor) or (type(name) is str and not _is_data_descriptor(cls, name))
-                for name, by_descriptor in zip(fields, flags)
-            ])
-            self._one_way = 0 not in self._ways
             self._is_known = _has_own_dict(event)
         return event
 

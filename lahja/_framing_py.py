@@ -19,7 +19,7 @@ from __future__ import annotations
 import pickle
 import struct
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Final, Protocol
 
 from . import wire
@@ -36,6 +36,7 @@ from .names import name_of
 
 __all__ = [
     "IMPLEMENTATION",
+    "EventIterator",
     "EventTable",
     "Inlet",
     "Mailbox",
@@ -48,6 +49,8 @@ __all__ = [
 ]
 
 IMPLEMENTATION: Final = "python"
+
+_MOST_DEBT: Final = 512  # broadcasts, or KiB, after which a broadcast gives others a turn
 
 _BUFFER_MINIMUM: Final = 16 * 1024
 _BUFFER_MAXIMUM: Final = 256 * 1024  # where no frame needs more
@@ -379,10 +382,14 @@ class EventTable:
         "compressor",
         "congested",
         "debt",
+        "home",
         "limit",
+        "on_congested",
         "on_topic",
         "origin",
+        "route",
         "topics",
+        "where",
     )
 
     def __init__(self, origin: str, allow_pickle: bool, on_topic: Callable[[Topic], None]) -> None:
@@ -395,6 +402,10 @@ class EventTable:
         self.limit = wire.MAX_FRAME_SIZE  # the least that any peer accepts
         self.debt = 0  # what was sent since the event loop last had a turn
         self.congested = False  # an outlet went over its high-water mark
+        self.where: Callable[[], object] = _nowhere  # returns the event loop that runs now
+        self.home: object = _NOWHERE  # the event loop in which the endpoint runs
+        self.route: Callable[[Any, Any], Sequence[Any]] = _not_routed
+        self.on_congested: Callable[[tuple[Outlet, ...]], Sequence[Any]] = _no_gates
         self._next_id = 0
 
     def topic(self, cls: type) -> Topic:
@@ -410,6 +421,26 @@ class EventTable:
             topic = self.topics[cls] = Topic(cls)
             self.on_topic(topic)
         return topic
+
+    def post(self, event: Any, config: Any = None) -> Sequence[Any] | None:
+        """
+        Broadcast an event from the endpoint's own event loop, whatever that takes.
+
+        What is not plain is left to ``route``: it has a configuration, flow control has a say,
+        nobody wants it, or it comes from elsewhere.
+
+        :return: None where the caller may go on; else the gates that hold it back, none of which
+            means that others should have a turn
+        """
+        gates: Sequence[Any] = ()
+        if config is not None or self.where() is not self.home or self.publish(event) <= 0:
+            gates = self.route(event, config)
+        elif self.congested:
+            gates = self.on_congested(self.topics[type(event)].outlets)
+        if not gates and self.debt <= _MOST_DEBT:
+            return None
+        self.debt = 0
+        return gates
 
     def publish(self, event: Any) -> int:
         """
@@ -566,6 +597,21 @@ class EventTable:
             raise EncodeError(topic.name, _said(error)) from error
 
 
+_NOWHERE: Final = object()
+
+
+def _nowhere() -> object:
+    return None
+
+
+def _not_routed(event: Any, config: Any) -> Sequence[Any]:
+    raise RuntimeError("no endpoint uses this table")
+
+
+def _no_gates(outlets: tuple[Outlet, ...]) -> Sequence[Any]:
+    return ()
+
+
 def _with_slots(event: Any, slots: tuple[str, ...]) -> dict[str, Any]:
     """Return all attributes of an instance, those that it keeps in slots behind the others."""
     state = dict(event.__dict__)
@@ -620,6 +666,59 @@ class Mailbox:
             waker()
         if not self.remaining and self.on_last is not None:
             self.on_last()
+
+
+class EventIterator:
+    """
+    Hand over the events of a mailbox, as an asynchronous iterator.
+
+    Those that wait there take no turn of the event loop. A subclass says what else there is to do.
+
+    :param mailbox: where the events wait
+    :param left: how many are handed over before the iterator ends; -1 for all that come
+    """
+
+    __slots__ = ("left", "mailbox", "on_read", "quick", "turns")
+
+    def __init__(self, mailbox: Mailbox, left: int) -> None:
+        self.mailbox = mailbox
+        self.left = left
+        self.on_read: Callable[[Any], None] | None = None  # called with each event
+        self.quick = True  # whether events may be taken without going through go_on()
+        self.turns = 0  # events that may be taken before others should have a turn
+
+    def __aiter__(self) -> Any:
+        return self
+
+    async def __anext__(self) -> Any:
+        """Return the next event."""
+        if self.quick and self.turns and self.left and self.mailbox.events:
+            self.turns -= 1
+            return self.take()
+        return await self.go_on()
+
+    async def go_on(self) -> Any:
+        """Return the next event where that takes more; raise StopAsyncIteration at the end."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Take note that the last event was taken."""
+        raise NotImplementedError
+
+    def take(self) -> Any:
+        """
+        Return the event that has waited longest, and count it.
+
+        :raise IndexError: where none waits
+        """
+        event = self.mailbox.events.popleft()
+        if self.on_read is not None:
+            self.on_read(event)
+        if self.left > 0:
+            self.left -= 1
+            if not self.left:
+                self.close()
+        return event
 
 
 class Inlet:

@@ -16,7 +16,7 @@ from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn, Self, Unpack
+from typing import Any, ClassVar, Final, NoReturn, Self, Unpack
 
 from . import wire
 from .api import EndpointAPI, TResponse, TStreamEvent, TSubscribeEvent, TWaitForEvent
@@ -47,7 +47,7 @@ __all__ = [
     "TWaitForEvent",
 ]
 
-_MOST_DEBT = 256  # broadcasts, or KiB, after which a broadcast gives others a turn
+_NOWHERE: Final = object()  # no event loop
 
 
 class BaseEndpoint(EndpointAPI):
@@ -108,6 +108,9 @@ class BaseEndpoint(EndpointAPI):
         self._drain_timeout = drain_timeout
         self._router = Router(name, allow_pickle, max_frame_size, self.logger)
         self._table = self._router.table
+        self._table.route = self._route
+        self._table.where = self.current_loop
+        self._post = self._table.post
         self._peering = Peering(
             self,
             self._router,
@@ -133,9 +136,10 @@ class BaseEndpoint(EndpointAPI):
 
     # -- What the event loops make different -------------------------------------------------
 
+    @staticmethod
     @abstractmethod
-    def _check(self) -> None:
-        """Raise LifecycleError unless called in the event loop in which the endpoint runs."""
+    def current_loop() -> object:
+        """Return the event loop that runs in this thread, or None."""
 
     @abstractmethod
     def make_waiter(self) -> Waiter:
@@ -268,6 +272,7 @@ class BaseEndpoint(EndpointAPI):
                 f"endpoint {self._name!r} has stopped and cannot run again: make another endpoint"
             )
         self._running = True
+        self._table.home = self.current_loop()
         self._started.open()
 
     async def _finish(self, error: BaseException | None) -> None:
@@ -303,6 +308,7 @@ class BaseEndpoint(EndpointAPI):
                 stream.end()
         self._streams.clear()
         self._stopped.open()
+        self._table.home = _NOWHERE
 
     def _misused(self) -> NoReturn:
         """Raise the error for a call that needs a running endpoint, in its own event loop."""
@@ -316,6 +322,11 @@ class BaseEndpoint(EndpointAPI):
         raise LifecycleError(
             f"endpoint {self._name!r} runs in another event loop: call its methods from there"
         )
+
+    def _check(self) -> None:
+        """Raise LifecycleError unless called in the event loop in which the endpoint runs."""
+        if self._table.where() is not self._table.home:
+            self._misused()
 
     def check_if_here(self) -> None:
         """Raise LifecycleError where the endpoint runs in another event loop."""
@@ -416,31 +427,20 @@ class BaseEndpoint(EndpointAPI):
     # -- Broadcasting ------------------------------------------------------------------------
 
     async def broadcast(self, item: BaseEvent, config: BroadcastConfig | None = None) -> None:
-        self._check()
         gates = self._post(item, config)
-        if gates or self._table.debt > _MOST_DEBT:
-            self._table.debt = 0
+        if gates is not None:
             if not gates:
                 await self.checkpoint()
             for gate in gates:
                 await self.pass_gate(gate)
 
     def broadcast_nowait(self, item: BaseEvent, config: BroadcastConfig | None = None) -> None:
-        self._check()
         self._post(item, config)
 
-    def _post(self, item: BaseEvent, config: BroadcastConfig | None) -> list[Gate]:
-        """Broadcast an event, and return what holds the caller back."""
+    def _route(self, item: BaseEvent, config: BroadcastConfig | None) -> list[Gate]:
+        """Broadcast an event whose way is not plain: see ``post`` in :mod:`lahja.framing`."""
+        self._check()
         required = self.require_subscriber
-        if config is None and not required:
-            receivers = self._table.publish(item)
-            if receivers > 0:
-                if self._table.congested:
-                    return self._router.full(self._table.topic(type(item)).outlets)
-                return []
-            if not receivers:
-                self._table.debt += 1  # what is sent to nobody takes its time, too
-                return []
         if config is not None and config.require_subscriber is not None:
             required = config.require_subscriber
         return self._router.broadcast(item, config, required)

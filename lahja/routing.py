@@ -87,6 +87,7 @@ class Router:
         self.name = name
         self.logger = logger
         self.table = EventTable(name, allow_pickle, self._fill_topic)
+        self.table.on_congested = self.full
         if HAS_SNAPPY:
             self.table.compressor = Compressor()
         options = {

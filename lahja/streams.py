@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, Protocol, TypeVar, get_args
 from .common import BaseEvent
 from .exceptions import LahjaError, StreamOverflow
 from .flow import Intake
-from .framing import Mailbox, Topic
+from .framing import EventIterator, Mailbox, Topic
 from .routing import Router
 
 __all__ = ["Overflow", "Stream", "StreamHost", "Waiter", "make_mailbox", "subscribe_mailbox"]
@@ -180,27 +180,31 @@ def subscribe_mailbox(router: Router, topic: Topic, mailbox: Mailbox) -> None:
     router.add_consumer(topic, mailbox)
 
 
-class Stream(AsyncGenerator[TEvent, None]):
+class Stream(EventIterator, AsyncGenerator[TEvent, None]):
     """
     Iterate over the events of one type, from the moment in which the stream was made.
 
     Made by :meth:`lahja.base.EndpointAPI.stream`. It unsubscribes when it is exhausted, closed,
     cancelled while it waits, or dropped. It may be used as an asynchronous context manager, which
     closes it.
+
+    Its end is reached, by ``StopAsyncIteration``, where ``num_events`` were returned, or the endpoint
+    stopped; it raises :class:`~lahja.exceptions.StreamOverflow` where ``overflow="raise"`` and an
+    event found no room.
     """
 
     def __init__(
         self, host: StreamHost, topic: Topic, mailbox: Mailbox, num_events: int | None
     ) -> None:
+        super().__init__(mailbox, -1 if num_events is None else num_events)
         self._host = host
         self.topic = topic
-        self.mailbox = mailbox
-        self._left = -1 if num_events is None else num_events
-        self._turns = 0
         self._waiting = False
         self._closed = False
         self._raising = mailbox if isinstance(mailbox, _RaisingMailbox) else None
-        self._on_read: Callable[[Any], None] | None = getattr(mailbox, "consumed", None)
+        self.quick = self._raising is None
+        self.turns = _EVENTS_PER_TURN
+        self.on_read = getattr(mailbox, "consumed", None)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"{len(self.mailbox.events)} events waiting"
@@ -211,25 +215,16 @@ class Stream(AsyncGenerator[TEvent, None]):
         """How many events were dropped because there was no room for them."""
         return getattr(self.mailbox, "dropped", 0)
 
-    def __aiter__(self) -> Stream[TEvent]:
-        return self
-
-    async def __anext__(self) -> TEvent:
-        """
-        Return the next event, as soon as there is one.
-
-        :raise StopAsyncIteration: where ``num_events`` were returned, or the endpoint stopped
-        :raise StreamOverflow: where ``overflow="raise"`` and an event found no room
-        """
+    async def go_on(self) -> TEvent:
+        """Return the next event, as soon as there is one and others had their turn."""
         if self._waiting:
             raise RuntimeError("another task waits for the next event of this stream already")
-        if not self._left:
+        if not self.left:
             self.close()
             raise StopAsyncIteration
         events = self.mailbox.events
-        self._turns += 1
-        if not events or self._turns >= _EVENTS_PER_TURN:
-            self._turns = 0
+        if not events or not self.turns:
+            self.turns = _EVENTS_PER_TURN
             await self._suspend(bool(events))
         if self._raising is not None and self._raising.error is not None:
             self._abandon()
@@ -237,19 +232,15 @@ class Stream(AsyncGenerator[TEvent, None]):
         if not events:
             self.close()
             raise StopAsyncIteration
-        event: TEvent = events.popleft()
-        if self._on_read is not None:
-            self._on_read(event)
-        if self._left > 0:
-            self._left -= 1
-            if not self._left:
-                self.close()
+        self.turns -= 1
+        event: TEvent = self.take()
         return event
 
     async def _suspend(self, briefly: bool) -> None:
         """Let others run: one turn, or until there is an event or nothing more to wait for."""
         self._host.check_if_here()
         self._waiting = True
+        self.quick = False
         try:
             if briefly:
                 await self._host.checkpoint()
@@ -262,6 +253,7 @@ class Stream(AsyncGenerator[TEvent, None]):
             raise
         finally:
             self._waiting = False
+            self.quick = self._raising is None
             self.mailbox.waker = None
 
     async def asend(self, value: None) -> TEvent:
@@ -294,7 +286,7 @@ class Stream(AsyncGenerator[TEvent, None]):
 
     def _abandon(self) -> None:
         self.close()
-        self._left = 0
+        self.left = 0
         self.mailbox.events.clear()
 
     def close(self) -> None:

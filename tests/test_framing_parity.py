@@ -29,7 +29,16 @@ from lahja.names import name_of
 ALL = [helpers.load(name) for name in helpers.IMPLEMENTATIONS]
 PYTHON, OTHERS = ALL[0], ALL[1:]
 
-CLASSES = ["Outlet", "Shape", "Topic", "EventTable", "Mailbox", "Inlet", "Reader"]
+CLASSES = [
+    "Outlet",
+    "Shape",
+    "Topic",
+    "EventTable",
+    "Mailbox",
+    "EventIterator",
+    "Inlet",
+    "Reader",
+]
 
 
 @pytest.fixture(params=helpers.IMPLEMENTATIONS)
@@ -102,6 +111,7 @@ def test_what_can_be_set_can_be_set_in_both(framing: ModuleType) -> None:
         "Topic": framing.Topic(Event),
         "EventTable": framing.EventTable("", True, print),
         "Mailbox": framing.Mailbox(),
+        "EventIterator": framing.EventIterator(framing.Mailbox(), -1),
         "Inlet": framing.Inlet(0, "n", 0, ()),
         "Reader": framing.Reader(5, print),
     }.items():

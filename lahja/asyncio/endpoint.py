@@ -34,7 +34,6 @@ class AsyncioEndpoint(BaseEndpoint):
     def __init__(self, name: str, **options: Unpack[EndpointOptions]) -> None:
         super().__init__(name, **options)
         self._loop: asyncio.AbstractEventLoop = _NOWHERE  # where the endpoint runs, or ran
-        self._home: asyncio.AbstractEventLoop = _NOWHERE  # the same, while it runs
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -44,9 +43,9 @@ class AsyncioEndpoint(BaseEndpoint):
 
         :raise LifecycleError: where it does not run
         """
-        if self._home is _NOWHERE:
+        if not self._running:
             self._misused()
-        return self._home
+        return self._loop
 
     def check_event_loop(target: Any) -> Any:
         """
@@ -71,7 +70,7 @@ class AsyncioEndpoint(BaseEndpoint):
     @asynccontextmanager
     async def run(self) -> AsyncIterator[Self]:
         self._begin()
-        self._loop = self._home = asyncio.get_running_loop()
+        self._loop = asyncio.get_running_loop()
         try:
             yield self
         except BaseException as error:
@@ -84,15 +83,12 @@ class AsyncioEndpoint(BaseEndpoint):
         try:
             await self._finish(error)
         finally:
-            self._home = _NOWHERE
             if not isinstance(error, GeneratorExit):  # then nothing may be awaited any more
                 await asyncio.gather(*self._tasks, return_exceptions=True)
 
     # -- What asyncio makes different --------------------------------------------------------
 
-    def _check(self) -> None:
-        if running_loop() is not self._home:
-            self._misused()
+    current_loop = staticmethod(running_loop)
 
     def make_waiter(self) -> AsyncioWaiter:
         return AsyncioWaiter(asyncio.get_running_loop())
