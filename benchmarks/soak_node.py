@@ -284,7 +284,7 @@ class Node:
             "strangers": len(peering._strangers),
             "requests": len(router.pending),
             "waits": len(router._watchers),
-            "gates": len(router._gates),
+            "gates": len(router.gates),
             "bytes to write": sum(peer.outlet.size for peer in router.peers.values()),
         }
 

@@ -1,5 +1,5 @@
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Final, Protocol
 
 from typing_extensions import disjoint_base
@@ -8,10 +8,12 @@ from .exceptions import DecodeError
 
 __all__ = [
     "IMPLEMENTATION",
+    "EventIterator",
     "EventTable",
     "Inlet",
     "Mailbox",
     "Outlet",
+    "PendingRequest",
     "Reader",
     "Shape",
     "Topic",
@@ -83,6 +85,29 @@ class Topic:
     def slots(self) -> tuple[str, ...]: ...
 
 @disjoint_base
+class PendingRequest:
+    id: bytes
+    expected: type
+    topic: Topic | None
+    asked: tuple[Outlet, ...]
+    locally: bool
+    wake: Callable[[], None]
+    response: Any
+    error: Exception | None
+
+    def __init__(
+        self,
+        id: bytes,
+        expected: type,
+        topic: Topic | None,
+        asked: tuple[Outlet, ...],
+        locally: bool,
+        wake: Callable[[], None],
+    ) -> None: ...
+    @property
+    def names(self) -> tuple[str, ...]: ...
+
+@disjoint_base
 class EventTable:
     origin: str
     allow_pickle: bool
@@ -93,17 +118,41 @@ class EventTable:
     limit: int
     debt: int
     congested: bool
+    where: Callable[[], object]
+    home: object
+    route: Callable[[Any, Any], Sequence[Any]]
+    on_congested: Callable[[tuple[Outlet, ...]], Sequence[Any]]
+    targets: Callable[[Topic, Any, bool], tuple[Any, Any]]
+    outlets: dict[str, Outlet]
+    requests: dict[bytes, PendingRequest]
 
     def __init__(
         self, origin: str, allow_pickle: bool, on_topic: Callable[[Topic], None]
     ) -> None: ...
     def topic(self, cls: type) -> Topic: ...
+    def post(self, event: Any, config: Any = None) -> Sequence[Any] | None: ...
     def publish(self, event: Any) -> int: ...
+    def ask(
+        self, event: Any, config: Any, required: bool, wake: Callable[[], None]
+    ) -> PendingRequest: ...
+    def prepare(
+        self,
+        topic: Topic,
+        event: Any,
+        kind: int,
+        request_id: bytes,
+        outlets: tuple[Outlet, ...],
+    ) -> tuple[Shape, bytes]: ...
     def admit(self, outlets: Iterable[Outlet], shape: Shape, frame: bytes) -> None: ...
     def send(self, outlets: Iterable[Outlet], shape: Shape, frame: bytes) -> None: ...
     def bind(self, event: Any, request_id: bytes | None) -> None: ...
     def encode(
-        self, topic: Topic, event: Any, kind: int, request_id: bytes
+        self,
+        topic: Topic,
+        event: Any,
+        kind: int,
+        request_id: bytes,
+        outlets: tuple[Outlet, ...] | None = None,
     ) -> tuple[Shape, bytes]: ...
 
 @disjoint_base
@@ -115,6 +164,21 @@ class Mailbox:
 
     def __init__(self, remaining: int = -1, on_last: Callable[[], None] | None = None) -> None: ...
     def deliver(self, event: Any, local: bool) -> None: ...
+
+@disjoint_base
+class EventIterator:
+    mailbox: Mailbox
+    left: int
+    on_read: Callable[[Any], None] | None
+    quick: bool
+    turns: int
+
+    def __init__(self, mailbox: Mailbox, left: int) -> None: ...
+    def __aiter__(self) -> Any: ...
+    def __anext__(self) -> Coroutine[Any, Any, Any]: ...
+    async def go_on(self) -> Any: ...
+    def close(self) -> None: ...
+    def take(self) -> Any: ...
 
 @disjoint_base
 class Inlet:
@@ -147,6 +211,9 @@ class Reader:
     inlets: dict[int, Inlet] | None
     find_topic: Callable[[str], Topic | None]
     loads: Callable[[Any], Any] | None
+    outlet: Outlet | None
+    requests: dict[bytes, PendingRequest]
+    on_response: Callable[[Inlet, bytes, Any, int], None]
 
     def __init__(self, limit: int, on_error: Callable[[Inlet, DecodeError], None]) -> None: ...
     @property

@@ -41,13 +41,14 @@ from ._memory cimport start_writing, uchar, write
 
 cimport cython
 
+import os
 import pickle
 import sys
 from collections import deque
 from collections.abc import Coroutine
 
 from . import wire
-from .common import BaseEvent, already_bound
+from .common import BaseEvent, BroadcastConfig, already_bound
 from .exceptions import (
     DecodeError,
     EncodeError,
@@ -121,6 +122,7 @@ __all__ = [
     "Inlet",
     "Mailbox",
     "Outlet",
+    "PendingRequest",
     "Reader",
     "Shape",
     "Topic",
@@ -137,6 +139,7 @@ cdef Py_ssize_t _BUFFER_MAXIMUM = 256 * 1024  # where no frame needs more
 cdef int _ANNOUNCE = wire.ANNOUNCE
 cdef int _EVENT = wire.EVENT
 cdef int _REQUEST = wire.REQUEST
+cdef int _RESPONSE = wire.RESPONSE
 cdef int _PLAIN = wire.PLAIN
 cdef int _PICKLED = wire.PICKLED
 cdef int _LAYOUT_FIELDS = wire.LAYOUT_FIELDS
@@ -151,7 +154,8 @@ cdef Py_ssize_t _COMPRESS_MINIMUM = wire.COMPRESS_MINIMUM
 cdef Py_ssize_t _LENGTH_SIZE = wire.LENGTH_SIZE
 cdef Py_ssize_t _ID_SIZE = wire.ID_SIZE
 
-cdef Py_ssize_t _MOST_DEBT = 512  # broadcasts, or KiB, after which others get a turn
+cdef Py_ssize_t _MOST_DEBT = 256  # broadcasts, or KiB, after which others get a turn
+cdef Py_ssize_t _IDS_AT_A_TIME = 64  # of requests: asking the system takes a microsecond
 
 cdef enum:
     HEADER_SIZE = 9  # of the frame of an event: length, kind, type id
@@ -669,6 +673,38 @@ cdef class Topic:
         self.twins = ()
 
 
+cdef class PendingRequest:
+    """PendingRequest(id, expected, topic, asked, locally, wake)\n--\n
+    Be a request that waits for its response.
+    """
+
+    cdef public bytes id
+    cdef public object expected
+    cdef public Topic topic
+    cdef public tuple asked
+    cdef public bint locally
+    cdef public object wake
+    cdef public object response
+    cdef public object error
+
+    def __init__(
+        self, bytes id not None, expected, Topic topic, tuple asked not None, bint locally, wake
+    ):
+        self.id = id
+        self.expected = expected
+        self.topic = topic
+        self.asked = asked
+        self.locally = locally
+        self.wake = wake
+        self.response = None
+        self.error = None
+
+    @property
+    def names(self):
+        """The names of the other endpoints that were asked, and are still connected."""
+        return tuple(sorted([outlet.name for outlet in self.asked]))
+
+
 cdef class EventTable:
     """EventTable(origin, allow_pickle, on_topic)\n--\n
     Know every event class of an endpoint, and carry its broadcasts.
@@ -687,7 +723,12 @@ cdef class EventTable:
     cdef public object home
     cdef public object route
     cdef public object on_congested
+    cdef public object targets
+    cdef public dict outlets
+    cdef public dict requests
     cdef uint64_t _next_id
+    cdef bytes _ids  # random bytes, of which some were given away
+    cdef Py_ssize_t _ids_used
 
     def __init__(self, origin, bint allow_pickle, on_topic):
         self.origin = origin
@@ -703,7 +744,12 @@ cdef class EventTable:
         self.home = _NOWHERE
         self.route = _not_routed
         self.on_congested = _no_gates
+        self.targets = _no_targets
+        self.outlets = {}
+        self.requests = {}
         self._next_id = 0
+        self._ids = b""
+        self._ids_used = 0
 
     cpdef Topic topic(self, cls):
         """Return the topic of an event class."""
@@ -718,14 +764,98 @@ cdef class EventTable:
     def post(self, event, config=None):
         """Broadcast an event from the endpoint's own event loop, whatever that takes."""
         gates = _nothing_given
-        if config is not None or self.where() is not self.home or self._publish(event) <= 0:
+        if self.where() is not self.home:
             gates = self.route(event, config)
-        elif self.congested:
-            gates = self.on_congested((<Topic>self.topics[type(event)]).outlets)
+        elif config is None:
+            if self._publish(event) <= 0:
+                gates = self.route(event, None)
+            elif self.congested:
+                gates = self.on_congested((<Topic>self.topics[type(event)]).outlets)
+        else:
+            outlets = self._post_to_one(event, config)
+            if outlets is None:
+                gates = self.route(event, config)
+            elif self.congested:
+                gates = self.on_congested(outlets)
         if not gates and self.debt <= _MOST_DEBT:
             return None
         self.debt = 0
         return gates
+
+    cdef tuple _post_to_one(self, object event, object config):
+        """Send an event, or a response, to one other endpoint; None where that is not its way."""
+        cdef int kind
+        cdef Topic topic
+        cdef PyObject *used
+        if type(config) is not BroadcastConfig or config.internal:
+            return None
+        outlet = self.outlets.get(config.filter_endpoint)
+        if outlet is None:
+            return None
+        topic = self.topic(type(event))
+        request_id = config.filter_event_id
+        if request_id is None:
+            if topic.limited or outlet not in topic.outlets:
+                return None
+            kind, request_id = _EVENT, b""
+        elif type(request_id) is bytes and len(<bytes>request_id) == _ID_SIZE:
+            kind = _RESPONSE
+        else:
+            return None
+        outlets = (outlet,)
+        frame = self._prepare(topic, event, kind, request_id, outlets, &used)
+        shape = <Shape>used
+        Py_DECREF(shape)
+        self.send(outlets, shape, frame)
+        self.debt += 1
+        return outlets
+
+    def ask(self, event, config, bint required, wake):
+        """Send a request to everybody who wants it, or to whom ``targets`` says."""
+        cdef Topic topic = self.topic(type(event))
+        cdef Topic awaited = None
+        cdef tuple outlets = topic.outlets
+        cdef tuple consumers = topic.consumers
+        cdef PyObject *used
+        cdef bytes request_id
+        if config is not None or not (outlets or consumers):
+            outlets, consumers = self.targets(topic, config, required)
+        expected = event.expected_response_type()
+        if not isinstance(expected, type):
+            raise TypeError(f"{topic.name} expects a response of {expected!r}, which is no class")
+        awaited = self.topics.get(expected)
+        if awaited is None and issubclass(expected, BaseEvent):
+            awaited = self.topic(expected)
+        request_id = self._new_id()
+        request = PendingRequest(request_id, expected, awaited, outlets, bool(consumers), wake)
+        if outlets:
+            frame = self._prepare(topic, event, _REQUEST, request_id, outlets, &used)
+            shape = <Shape>used
+            Py_DECREF(shape)
+            self.requests[request_id] = request
+            self.send(outlets, shape, frame)
+        else:
+            if "_origin" in _own_attributes(topic, event):
+                raise already_bound(event)
+            _bind(topic, event, self.origin, request_id)
+            self.requests[request_id] = request
+        self.debt += 1
+        for consumer in consumers:
+            if type(consumer) is Mailbox:
+                (<Mailbox>consumer).deliver(event, True)
+            else:
+                consumer.deliver(event, True)
+        return request
+
+    cdef bytes _new_id(self):
+        """Return an id that nobody can guess."""
+        if self._ids_used == len(self._ids):
+            self._ids = os.urandom(_IDS_AT_A_TIME * _ID_SIZE)
+            self._ids_used = 0
+        self._ids_used += _ID_SIZE
+        return PyBytes_FromStringAndSize(
+            PyBytes_AS_STRING(self._ids) + self._ids_used - _ID_SIZE, _ID_SIZE
+        )
 
     def publish(self, event):
         """Broadcast an event to everybody who wants it."""
@@ -747,13 +877,11 @@ cdef class EventTable:
                 raise already_bound(event)
             if not consumers:
                 return 0
-            _bind(topic, event, self.origin)
+            _bind(topic, event, self.origin, None)
         else:
-            frame = self._encode(topic, event, _EVENT, b"", &used)
+            frame = self._prepare(topic, event, _EVENT, b"", outlets, &used)
             shape = <Shape>used
             Py_DECREF(shape)
-            self.admit(outlets, shape, frame)
-            _bind(topic, event, self.origin)
             self.send(outlets, shape, frame)
         self.debt += 1
         for consumer in consumers:
@@ -762,6 +890,40 @@ cdef class EventTable:
             else:
                 consumer.deliver(event, True)
         return len(outlets) + len(consumers)
+
+    def prepare(
+        self,
+        Topic topic not None,
+        event,
+        int kind,
+        bytes request_id not None,
+        tuple outlets not None,
+    ):
+        """Encode and bind an event that is about to be sent to some outlets only."""
+        cdef PyObject *used
+        frame = self._prepare(topic, event, kind, request_id, outlets, &used)
+        shape = <Shape>used
+        Py_DECREF(shape)
+        return shape, frame
+
+    cdef bytes _prepare(
+        self,
+        Topic topic,
+        object event,
+        int kind,
+        bytes request_id,
+        tuple outlets,
+        PyObject **used,
+    ):
+        """Do what prepare() does; the caller then owns a reference to the shape in ``used``."""
+        frame = self._encode(topic, event, kind, request_id, outlets, used)
+        try:
+            self.admit(outlets, <Shape>used[0], frame)
+            _bind(topic, event, self.origin, request_id or None)
+        except BaseException:
+            Py_DECREF(<object>used[0])
+            raise
+        return frame
 
     cpdef admit(self, outlets, Shape shape, bytes frame):
         """Make sure that every peer accepts a frame of this size."""
@@ -799,23 +961,43 @@ cdef class EventTable:
         if request_id is not None:
             _set_attribute(event, "_id", request_id)
 
-    def encode(self, Topic topic not None, event, int kind, bytes request_id not None):
+    def encode(
+        self,
+        Topic topic not None,
+        event,
+        int kind,
+        bytes request_id not None,
+        tuple outlets=None,
+    ):
         """Return the frame of an event, and the shape under which it is sent."""
         cdef PyObject *used
-        frame = self._encode(topic, event, kind, request_id, &used)
+        frame = self._encode(topic, event, kind, request_id, outlets, &used)
         shape = <Shape>used
         Py_DECREF(shape)
         return shape, frame
 
     cdef bytes _encode(
-        self, Topic topic, object event, int kind, bytes request_id, PyObject **used
+        self,
+        Topic topic,
+        object event,
+        int kind,
+        bytes request_id,
+        tuple outlets,
+        PyObject **used,
     ):
         """Do what encode() does; the caller then owns a reference to the shape in ``used``."""
-        cdef bint may_pickle = self.allow_pickle and not topic.strict
+        cdef bint may_pickle = self.allow_pickle
         cdef Shape shape = topic._recent
         cdef tuple values = None
         cdef tuple names
         cdef Writer out
+        if outlets is None or outlets is topic.outlets:
+            outlets = topic.outlets
+            may_pickle = may_pickle and not topic.strict
+        elif may_pickle:
+            for outlet in outlets:
+                if not outlet.accepts_pickle:
+                    may_pickle = False
         state = _own_attributes(topic, event)
         if topic.slots:
             if "_origin" in state:
@@ -844,13 +1026,16 @@ cdef class EventTable:
             out.at += HEADER_SIZE
             write(&out, PyBytes_AS_STRING(request_id), len(request_id))
             if shape.layout == _LAYOUT_WHOLE:
-                payload = self._pickle(topic, event, (), may_pickle)
-            elif self._write_values(&out, topic, shape, values):
-                payload = self._pickle(topic, values, shape.fields, True)
+                if not may_pickle:
+                    reason = "its class defines its own pickling"
+                    raise EncodeError(topic.name, _refusal(reason, self, outlets))
+                payload = self._pickle(topic, event, ())
+            elif self._write_values(&out, topic, shape, values, outlets):
+                payload = self._pickle(topic, values, shape.fields)
                 if topic.cls.__qualname__.encode("utf-8", "surrogatepass") in payload:
                     # The event may be part of its own state, which only pickling it whole keeps.
                     try:
-                        payload = self._pickle(topic, event, (), True)
+                        payload = self._pickle(topic, event, ())
                         shape = self._shape(topic, _LAYOUT_WHOLE, ())
                     except EncodeError:
                         pass
@@ -862,7 +1047,9 @@ cdef class EventTable:
         finally:
             Py_XDECREF(out.large)
 
-    cdef int _write_values(self, Writer *out, Topic topic, Shape shape, tuple values) except -1:
+    cdef int _write_values(
+        self, Writer *out, Topic topic, Shape shape, tuple values, tuple outlets
+    ) except -1:
         """Write a plain payload; return 1 where it has to be pickled."""
         cdef Py_ssize_t index = 0
         write(out, b"\x00", 1)
@@ -872,7 +1059,7 @@ cdef class EventTable:
                     return 1
         except _NotPlainError as error:
             field = shape.fields[index] if shape.fields else None
-            raise EncodeError(topic.name, _refusal(str(error), self, topic), field) from None
+            raise EncodeError(topic.name, _refusal(str(error), self, outlets), field) from None
         return 0
 
     cdef bytes _close(self, Writer *out, Topic topic, Shape shape, int kind, PyObject **used):
@@ -906,11 +1093,8 @@ cdef class EventTable:
             return self._shape(topic, _LAYOUT_MAPPING, ())
         return self._shape(topic, _LAYOUT_FIELDS, fields)
 
-    cdef bytes _pickle(self, Topic topic, object value, tuple fields, bint allowed):
+    cdef bytes _pickle(self, Topic topic, object value, tuple fields):
         """Return a payload that pickles a value; errors name the field that is in the way."""
-        if not allowed:
-            reason = "its class defines its own pickling"
-            raise EncodeError(topic.name, _refusal(reason, self, topic))
         try:
             return b"\x01" + pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
         except Exception as error:
@@ -937,6 +1121,10 @@ def _no_gates(outlets):
     return ()
 
 
+def _no_targets(topic, config, required):
+    return (), ()
+
+
 cdef object _own_attributes(Topic topic, object event):
     """Return the dictionary of an event, as the attribute ``__dict__`` gives it."""
     if topic._has_own_dict and type(event) is topic.cls:
@@ -959,12 +1147,16 @@ cdef bint _has_own_dict(object event):
         return False
 
 
-cdef int _bind(Topic topic, object event, object origin) except -1:
-    """Set the origin of an event."""
+cdef int _bind(Topic topic, object event, object origin, object request_id) except -1:
+    """Set the origin of an event, and its id, if it has one."""
     if topic._is_settable:
         PyObject_GenericSetAttr(event, "_origin", origin)
+        if request_id is not None:
+            PyObject_GenericSetAttr(event, "_id", request_id)
     else:
         _set_attribute(event, "_origin", origin)
+        if request_id is not None:
+            _set_attribute(event, "_id", request_id)
         topic._is_settable = type(event) is topic.cls
     return 0
 
@@ -1003,10 +1195,10 @@ cdef str _said(error):
     return f"{type(error).__name__}: {error}"
 
 
-cdef str _refusal(str reason, EventTable table, Topic topic):
+cdef str _refusal(str reason, EventTable table, tuple outlets):
     if not table.allow_pickle:
         return f"{reason}, and this endpoint has allow_pickle=False"
-    names = ", ".join([repr(outlet.name) for outlet in topic.outlets if not outlet.accepts_pickle])
+    names = ", ".join([repr(outlet.name) for outlet in outlets if not outlet.accepts_pickle])
     return f"{reason}, and {names} accepts no pickled values"
 
 
@@ -1105,8 +1297,8 @@ cdef class EventIterator:
         return event
 
 
-# A step is to an EventIterator what the coroutine of its method is in plain Python, without a frame.
-# It has slots of C where Cython would make an exception, with a traceback, of every event.
+# A step is to an EventIterator what a coroutine is in plain Python, without a frame. It has slots
+# of C where Cython would make an exception, with a traceback, of every event.
 @cython.freelist(8)
 cdef class _Step:
     """Be the way to the next event of an iterator; awaited once."""
@@ -1384,6 +1576,9 @@ cdef class Reader:
     cdef public dict inlets
     cdef public object find_topic
     cdef public object loads
+    cdef public Outlet outlet
+    cdef public dict requests
+    cdef public object on_response
     cdef object _view  # a memoryview of the whole buffer, which nobody else gets, and so pins it
     cdef Py_ssize_t _start
     cdef Py_ssize_t _end
@@ -1396,6 +1591,9 @@ cdef class Reader:
         self.inlets = None
         self.find_topic = _nothing
         self.loads = pickle.loads
+        self.outlet = None
+        self.requests = {}
+        self.on_response = _ignore_response
         self._view = memoryview(bytearray(_BUFFER_MINIMUM))
         self._start = 0
         self._end = 0
@@ -1469,7 +1667,7 @@ cdef class Reader:
                 start = self._start + _LENGTH_SIZE
                 self._start = start + size
                 kind = data[start]
-                if (kind != _EVENT and kind != _REQUEST) or self.inlets is None:
+                if not _EVENT <= kind <= _RESPONSE or self.inlets is None:
                     return view[start:start + <Py_ssize_t>size]
                 self._dispatch(data + start, size, view, start)
         except ProtocolError as error:
@@ -1477,7 +1675,7 @@ cdef class Reader:
             raise
 
     def dispatch(self, body):
-        """Hand an event or request to its consumers."""
+        """Hand an event or request to its consumers, or a response to its request."""
         cdef Py_buffer view
         cdef int kind
         _get_bytes(body, &view)
@@ -1485,7 +1683,7 @@ cdef class Reader:
             if not view.len:
                 raise ProtocolError("a frame is empty")
             kind = (<uchar *>view.buf)[0]
-            if (kind != _EVENT and kind != _REQUEST) or self.inlets is None:
+            if not _EVENT <= kind <= _RESPONSE or self.inlets is None:
                 return False
             self._dispatch(<uchar *>view.buf, view.len, body, 0)
             return True
@@ -1495,23 +1693,25 @@ cdef class Reader:
     cdef int _dispatch(
         self, const uchar *body, Py_ssize_t size, object owner, Py_ssize_t start
     ) except -1:
-        """Hand on an event or request; its bytes are those of ``owner``, from ``start`` on."""
+        """Hand on what is in a body; its bytes are those of ``owner``, from ``start`` on."""
         cdef Py_ssize_t offset = 5 if body[0] == _EVENT else 5 + _ID_SIZE
         cdef Topic topic
         cdef Inlet inlet
         if size < offset:
-            raise ProtocolError(f"a frame of {size} bytes is too short for an event")
+            raise ProtocolError(f"a frame of {size} bytes is too short for {_said_of(body[0])}")
         inlet = self.inlets.get(get32(body + 1))
         if inlet is None:
-            raise ProtocolError("an event is of a type that was not announced")
+            raise ProtocolError(f"{_said_of(body[0])} is of a type that was not announced")
+        request_id = None
+        if body[0] != _EVENT:
+            request_id = PyBytes_FromStringAndSize(<char *>body + 5, _ID_SIZE)
+            if body[0] == _RESPONSE:
+                return self._respond(inlet, request_id, body, offset, size, owner, start)
         topic = inlet.topic
         if topic is None or not topic.consumers:
             topic = inlet.topic = self.find_topic(inlet.name)
             if topic is None or not topic.consumers:
                 return 0  # it was sent before the peer knew that nobody wants it any more
-        request_id = None
-        if body[0] == _REQUEST:
-            request_id = PyBytes_FromStringAndSize(<char *>body + 5, _ID_SIZE)
         event = self._build(inlet, topic, body, offset, size, owner, start, request_id)
         if topic.twins:
             others = [
@@ -1525,6 +1725,32 @@ cdef class Reader:
         for twin, event in others:
             if event is not None:
                 _hand_over(twin, event)
+        return 0
+
+    cdef int _respond(
+        self, Inlet inlet, bytes request_id, const uchar *body, Py_ssize_t offset, Py_ssize_t size,
+        object owner, Py_ssize_t start
+    ) except -1:
+        cdef PendingRequest request = self.requests.get(request_id)
+        cdef Topic topic = None
+        cdef bint was_asked = False
+        if request is not None:
+            topic = request.topic
+            for outlet in request.asked:
+                was_asked = was_asked or outlet is self.outlet
+        if was_asked and topic is not None and topic.name == inlet.name:
+            try:
+                event = inlet._build(
+                    topic.cls, body, offset, size, owner, start, self.origin, request_id, self.loads
+                )
+            except DecodeError:
+                pass
+            else:
+                self.requests.pop(request_id, None)
+                request.response = event
+                request.wake()
+                return _hand_over(topic, event)
+        self.on_response(inlet, request_id, memoryview(owner)[start:start + size], offset)
         return 0
 
     cdef object _build(
@@ -1551,5 +1777,13 @@ cdef class Reader:
             raise TruncatedFrame(missing)
 
 
+cdef str _said_of(int kind):
+    return "a response" if kind == _RESPONSE else "an event"
+
+
 def _nothing(str name):
     return None
+
+
+def _ignore_response(inlet, request_id, body, offset):
+    pass

@@ -16,14 +16,15 @@ encoded once, and the same bytes are put into the :class:`Outlet` of every peer.
 
 from __future__ import annotations
 
+import os
 import pickle
 import struct
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Protocol
 
 from . import wire
-from .common import BaseEvent, already_bound
+from .common import BaseEvent, BroadcastConfig, already_bound
 from .exceptions import (
     DecodeError,
     EncodeError,
@@ -41,6 +42,7 @@ __all__ = [
     "Inlet",
     "Mailbox",
     "Outlet",
+    "PendingRequest",
     "Reader",
     "Shape",
     "Topic",
@@ -50,7 +52,8 @@ __all__ = [
 
 IMPLEMENTATION: Final = "python"
 
-_MOST_DEBT: Final = 512  # broadcasts, or KiB, after which a broadcast gives others a turn
+_MOST_DEBT: Final = 256  # broadcasts, or KiB, after which a broadcast gives others a turn
+_IDS_AT_A_TIME: Final = 64  # of requests: asking the system for random bytes takes a microsecond
 
 _BUFFER_MINIMUM: Final = 16 * 1024
 _BUFFER_MAXIMUM: Final = 256 * 1024  # where no frame needs more
@@ -366,6 +369,44 @@ class Topic:
         self.twins: tuple[Topic, ...] = ()  # of other classes of this name that have consumers
 
 
+class PendingRequest:
+    """
+    Be a request that waits for its response.
+
+    :param id: what ties a response to it
+    :param expected: the class of the response
+    :param topic: the topic of that class, where it is a class of events
+    :param asked: the outlets of the endpoints that it was sent to
+    :param locally: whether this endpoint's own consumers were asked
+    :param wake: called when there is a response or an error
+    """
+
+    __slots__ = ("asked", "error", "expected", "id", "locally", "response", "topic", "wake")
+
+    def __init__(
+        self,
+        id: bytes,
+        expected: type,
+        topic: Topic | None,
+        asked: tuple[Outlet, ...],
+        locally: bool,
+        wake: Callable[[], None],
+    ) -> None:
+        self.id = id
+        self.expected = expected
+        self.topic = topic
+        self.asked = asked
+        self.locally = locally
+        self.wake = wake
+        self.response: Any = None
+        self.error: Exception | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the other endpoints that were asked, and are still connected."""
+        return tuple(sorted([outlet.name for outlet in self.asked]))
+
+
 class EventTable:
     """
     Know every event class of an endpoint, and carry its broadcasts.
@@ -376,6 +417,7 @@ class EventTable:
     """
 
     __slots__ = (
+        "_ids",
         "_next_id",
         "allow_pickle",
         "by_name",
@@ -387,7 +429,10 @@ class EventTable:
         "on_congested",
         "on_topic",
         "origin",
+        "outlets",
+        "requests",
         "route",
+        "targets",
         "topics",
         "where",
     )
@@ -406,7 +451,11 @@ class EventTable:
         self.home: object = _NOWHERE  # the event loop in which the endpoint runs
         self.route: Callable[[Any, Any], Sequence[Any]] = _not_routed
         self.on_congested: Callable[[tuple[Outlet, ...]], Sequence[Any]] = _no_gates
+        self.targets: Callable[[Topic, Any, bool], tuple[Any, Any]] = _no_targets
+        self.outlets: dict[str, Outlet] = {}  # of the endpoints that are connected
+        self.requests: dict[bytes, PendingRequest] = {}
         self._next_id = 0
+        self._ids: list[bytes] = []
 
     def topic(self, cls: type) -> Topic:
         """
@@ -426,21 +475,92 @@ class EventTable:
         """
         Broadcast an event from the endpoint's own event loop, whatever that takes.
 
-        What is not plain is left to ``route``: it has a configuration, flow control has a say,
-        nobody wants it, or it comes from elsewhere.
+        What is not plain is left to ``route``: flow control has a say, nobody wants the event, it
+        comes from elsewhere, or does not go to all, and not to just one endpoint.
 
         :return: None where the caller may go on; else the gates that hold it back, none of which
             means that others should have a turn
         """
         gates: Sequence[Any] = ()
-        if config is not None or self.where() is not self.home or self.publish(event) <= 0:
+        if self.where() is not self.home:
             gates = self.route(event, config)
-        elif self.congested:
-            gates = self.on_congested(self.topics[type(event)].outlets)
+        elif config is None:
+            if self.publish(event) <= 0:
+                gates = self.route(event, None)
+            elif self.congested:
+                gates = self.on_congested(self.topics[type(event)].outlets)
+        else:
+            outlets = self._post_to_one(event, config)
+            if outlets is None:
+                gates = self.route(event, config)
+            elif self.congested:
+                gates = self.on_congested(outlets)
         if not gates and self.debt <= _MOST_DEBT:
             return None
         self.debt = 0
         return gates
+
+    def _post_to_one(self, event: Any, config: Any) -> tuple[Outlet, ...] | None:
+        """Send an event, or a response, to one other endpoint; None where that is not its way."""
+        if type(config) is not BroadcastConfig or config.internal:
+            return None
+        outlet = self.outlets.get(config.filter_endpoint)  # type: ignore[arg-type]
+        if outlet is None:
+            return None
+        topic = self.topic(type(event))
+        request_id: Any = config.filter_event_id
+        if request_id is None:
+            if topic.limited or outlet not in topic.outlets:
+                return None
+            kind, request_id = wire.EVENT, b""
+        elif type(request_id) is bytes and len(request_id) == wire.ID_SIZE:
+            kind = wire.RESPONSE
+        else:
+            return None
+        outlets = (outlet,)
+        shape, frame = self.prepare(topic, event, kind, request_id, outlets)
+        self.send(outlets, shape, frame)
+        self.debt += 1
+        return outlets
+
+    def ask(
+        self, event: Any, config: Any, required: bool, wake: Callable[[], None]
+    ) -> PendingRequest:
+        """
+        Send a request to everybody who wants it, or to whom ``targets`` says.
+
+        :param required: whether it is an error that nobody gets it
+        :param wake: called when there is a response or an error
+        :raise NoSubscribers: where nobody gets it, by ``targets``
+        :raise BindError: where it was broadcast before
+        :raise EncodeError: where it cannot be sent; it has reached nobody then
+        """
+        topic = self.topic(type(event))
+        outlets, consumers = topic.outlets, topic.consumers
+        if config is not None or not (outlets or consumers):
+            outlets, consumers = self.targets(topic, config, required)
+        expected = event.expected_response_type()
+        if not isinstance(expected, type):
+            raise TypeError(f"{topic.name} expects a response of {expected!r}, which is no class")
+        awaited = self.topic(expected) if issubclass(expected, BaseEvent) else None
+        if not self._ids:
+            pool = os.urandom(_IDS_AT_A_TIME * wire.ID_SIZE)
+            self._ids = [pool[i : i + wire.ID_SIZE] for i in range(0, len(pool), wire.ID_SIZE)]
+        request_id = self._ids.pop()
+        request = PendingRequest(request_id, expected, awaited, outlets, bool(consumers), wake)
+        if outlets:
+            shape, frame = self.prepare(topic, event, wire.REQUEST, request_id, outlets)
+            self.requests[request_id] = request
+            self.send(outlets, shape, frame)
+        else:
+            if "_origin" in event.__dict__:
+                raise already_bound(event)
+            self.bind(event, request_id)
+            self.requests[request_id] = request
+        self.debt += 1
+        for consumer in consumers:
+            consumer.deliver(event, True)
+        return request
 
     def publish(self, event: Any) -> int:
         """
@@ -471,6 +591,26 @@ class EventTable:
         for consumer in consumers:
             consumer.deliver(event, True)
         return len(outlets) + len(consumers)
+
+    def prepare(
+        self,
+        topic: Topic,
+        event: Any,
+        kind: int,
+        request_id: bytes,
+        outlets: tuple[Outlet, ...],
+    ) -> tuple[Shape, bytes]:
+        """
+        Encode and bind an event that is about to be sent to some outlets only.
+
+        :return: what :meth:`send` takes
+        :raise BindError: where it was broadcast before
+        :raise EncodeError: where it cannot be sent
+        """
+        shape, frame = self.encode(topic, event, kind, request_id, outlets)
+        self.admit(outlets, shape, frame)
+        self.bind(event, request_id or None)
+        return shape, frame
 
     def admit(self, outlets: Iterable[Outlet], shape: Shape, frame: bytes) -> None:
         """
@@ -505,17 +645,29 @@ class EventTable:
         if request_id is not None:
             object.__setattr__(event, "_id", request_id)
 
-    def encode(self, topic: Topic, event: Any, kind: int, request_id: bytes) -> tuple[Shape, bytes]:
+    def encode(
+        self,
+        topic: Topic,
+        event: Any,
+        kind: int,
+        request_id: bytes,
+        outlets: tuple[Outlet, ...] | None = None,
+    ) -> tuple[Shape, bytes]:
         """
         Return the frame of an event, and the shape under which it is sent.
 
+        :param outlets: those that have a say in how it is encoded; all that want the type if None
         :raise BindError: where the event was broadcast before
         :raise EncodeError: where it cannot be sent
         """
         state = event.__dict__
         if "_origin" in state:
             raise already_bound(event)
-        may_pickle = self.allow_pickle and not topic.strict
+        if outlets is None or outlets is topic.outlets:
+            outlets = topic.outlets
+            may_pickle = self.allow_pickle and not topic.strict
+        else:
+            may_pickle = self.allow_pickle and all(each.accepts_pickle for each in outlets)
         if topic.slots:
             state = _with_slots(event, topic.slots)
         fields = tuple(state)
@@ -523,7 +675,10 @@ class EventTable:
         if shape is None:
             shape = self._new_shape(topic, fields)
         if shape.layout == wire.LAYOUT_WHOLE:
-            payload = self._pickle(topic, event, (), may_pickle)
+            if not may_pickle:
+                reason = "its class defines its own pickling"
+                raise EncodeError(topic.name, _refusal(reason, self, outlets))
+            payload = self._pickle(topic, event, ())
         else:
             values: tuple[Any, ...]
             if shape.layout == wire.LAYOUT_FIELDS:
@@ -545,13 +700,13 @@ class EventTable:
                 if not may_pickle:
                     field = shape.fields[index] if shape.fields else None
                     raise EncodeError(
-                        topic.name, _refusal(str(error), self, topic), field
+                        topic.name, _refusal(str(error), self, outlets), field
                     ) from None
-                payload = self._pickle(topic, values, shape.fields, True)
+                payload = self._pickle(topic, values, shape.fields)
                 if topic.cls.__qualname__.encode("utf-8", "surrogatepass") in payload:
                     # The event may be part of its own state, which only pickling it whole keeps.
                     try:
-                        payload = self._pickle(topic, event, (), True)
+                        payload = self._pickle(topic, event, ())
                         shape = self._shape(topic, wire.LAYOUT_WHOLE, ())
                     except EncodeError:
                         pass
@@ -580,12 +735,8 @@ class EventTable:
             return self._shape(topic, wire.LAYOUT_MAPPING, ())
         return self._shape(topic, wire.LAYOUT_FIELDS, fields)
 
-    def _pickle(self, topic: Topic, value: Any, fields: tuple[str, ...], allowed: bool) -> bytes:
+    def _pickle(self, topic: Topic, value: Any, fields: tuple[str, ...]) -> bytes:
         """Return a payload that pickles a value; errors name the field that is in the way."""
-        if not allowed:
-            raise EncodeError(
-                topic.name, _refusal("its class defines its own pickling", self, topic)
-            )
         try:
             return b"\x01" + pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
         except Exception as error:
@@ -612,6 +763,10 @@ def _no_gates(outlets: tuple[Outlet, ...]) -> Sequence[Any]:
     return ()
 
 
+def _no_targets(topic: Topic, config: Any, required: bool) -> tuple[Any, Any]:
+    return (), ()
+
+
 def _with_slots(event: Any, slots: tuple[str, ...]) -> dict[str, Any]:
     """Return all attributes of an instance, those that it keeps in slots behind the others."""
     state = dict(event.__dict__)
@@ -627,10 +782,10 @@ def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _refusal(reason: str, table: EventTable, topic: Topic) -> str:
+def _refusal(reason: str, table: EventTable, outlets: tuple[Outlet, ...]) -> str:
     if not table.allow_pickle:
         return f"{reason}, and this endpoint has allow_pickle=False"
-    names = ", ".join(repr(outlet.name) for outlet in topic.outlets if not outlet.accepts_pickle)
+    names = ", ".join([repr(outlet.name) for outlet in outlets if not outlet.accepts_pickle])
     return f"{reason}, and {names} accepts no pickled values"
 
 
@@ -825,13 +980,17 @@ class Inlet:
         return event
 
 
+_DISPATCHED: Final = frozenset((wire.EVENT, wire.REQUEST, wire.RESPONSE))
+
+
 class Reader:
     """
     Take frames out of the bytes that a peer sends.
 
     A socket fills :meth:`get_buffer`; after :meth:`buffer_updated`, :meth:`next_frame` gives the
-    frames one by one. Events and requests of announced types are not given back: they are decoded
-    and handed to their consumers here. After an error every further call raises it again.
+    frames one by one. Events, requests and responses of announced types are not given back: they
+    are decoded and handed to their consumers here. After an error every further call raises it
+    again.
 
     :param limit: the longest body that is accepted, in bytes; may be changed at any time
     :param on_error: called with the inlet and the DecodeError where one event does not decode
@@ -847,7 +1006,10 @@ class Reader:
         "limit",
         "loads",
         "on_error",
+        "on_response",
         "origin",
+        "outlet",
+        "requests",
     )
 
     def __init__(self, limit: int, on_error: Callable[[Inlet, DecodeError], None]) -> None:
@@ -857,6 +1019,9 @@ class Reader:
         self.inlets: dict[int, Inlet] | None = None  # None until the handshake is over
         self.find_topic: Callable[[str], Topic | None] = _nothing
         self.loads: Callable[[Any], Any] | None = pickle.loads
+        self.outlet: Outlet | None = None  # to the same peer
+        self.requests: dict[bytes, PendingRequest] = {}  # those of the endpoint
+        self.on_response: Callable[[Inlet, bytes, Any, int], None] = _ignore_response
         self._buffer = bytearray(_BUFFER_MINIMUM)
         self._start = 0
         self._end = 0
@@ -939,7 +1104,10 @@ class Reader:
 
     def dispatch(self, body: bytes | memoryview) -> bool:
         """
-        Hand an event or request to its consumers.
+        Hand an event or request to its consumers, or a response to its request.
+
+        A response that is not just what a request waits for goes to ``on_response``: with its
+        inlet, the id of the request, the body, and where its payload begins.
 
         :return: False where the body is of another kind, or there was no handshake yet
         :raise ProtocolError: where the body is empty, or the type was not announced
@@ -947,20 +1115,23 @@ class Reader:
         if not body:
             raise ProtocolError("a frame is empty")
         kind = body[0]
-        if (kind != wire.EVENT and kind != wire.REQUEST) or self.inlets is None:
+        if kind not in _DISPATCHED or self.inlets is None:
             return False
         offset = 5 if kind == wire.EVENT else 5 + wire.ID_SIZE
         if len(body) < offset:
-            raise ProtocolError(f"a frame of {len(body)} bytes is too short for an event")
+            raise ProtocolError(f"a frame of {len(body)} bytes is too short for {_said_of(kind)}")
         inlet = self.inlets.get(_type_id.unpack_from(body, 1)[0])
         if inlet is None:
-            raise ProtocolError("an event is of a type that was not announced")
+            raise ProtocolError(f"{_said_of(kind)} is of a type that was not announced")
+        request_id = bytes(body[5:offset]) if kind != wire.EVENT else None
+        if kind == wire.RESPONSE:
+            self._respond(inlet, request_id, body, offset)  # type: ignore[arg-type]
+            return True
         topic = inlet.topic
         if topic is None or not topic.consumers:
             topic = inlet.topic = self.find_topic(inlet.name)
             if topic is None or not topic.consumers:
                 return True  # it was sent before the peer knew that nobody wants it any more
-        request_id = bytes(body[5:offset]) if kind == wire.REQUEST else None
         event = self._build(inlet, topic, body, offset, request_id)
         others = [
             (twin, self._build(inlet, twin, body, offset, request_id)) for twin in topic.twins
@@ -972,6 +1143,26 @@ class Reader:
             for consumer in twin.consumers if event is not None else ():
                 consumer.deliver(event, False)
         return True
+
+    def _respond(
+        self, inlet: Inlet, request_id: bytes, body: bytes | memoryview, offset: int
+    ) -> None:
+        request = self.requests.get(request_id)
+        topic = request.topic if request is not None else None
+        if request is None or topic is None or topic.name != inlet.name:
+            return self.on_response(inlet, request_id, body, offset)
+        if not any(outlet is self.outlet for outlet in request.asked):
+            return self.on_response(inlet, request_id, body, offset)
+        try:
+            event = inlet.build(topic.cls, body, offset, self.origin, request_id, self.loads)
+        except DecodeError:
+            return self.on_response(inlet, request_id, body, offset)
+        self.requests.pop(request_id, None)
+        request.response = event
+        request.wake()
+        for consumer in topic.consumers:
+            consumer.deliver(event, False)
+        return None
 
     def _build(
         self,
@@ -1002,5 +1193,13 @@ class Reader:
             raise TruncatedFrame(missing)
 
 
+def _said_of(kind: int) -> str:
+    return "a response" if kind == wire.RESPONSE else "an event"
+
+
 def _nothing(name: str) -> None:
     return None
+
+
+def _ignore_response(inlet: Inlet, request_id: bytes, body: Any, offset: int) -> None:
+    pass

@@ -457,7 +457,7 @@ class BaseEndpoint(EndpointAPI):
             raise ValueError(f"timeout is {timeout!r}; it must not be negative")
         required = config is None or config.require_subscriber is not False
         waiter = self.make_waiter()
-        request_id, pending = self._router.request(item, config, required, waiter.wake)
+        pending = self._table.ask(item, config, required, waiter.wake)
         try:
             if timeout is None:
                 await waiter.wait()
@@ -467,7 +467,7 @@ class BaseEndpoint(EndpointAPI):
                 if is_over() and pending.response is None and pending.error is None:
                     raise RequestTimeout(name_of(type(item)), timeout, pending.names)
         finally:
-            self._router.abandon(request_id)
+            self._table.requests.pop(pending.id, None)
         if pending.error is not None:
             raise pending.error
         response: Any = pending.response

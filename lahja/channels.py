@@ -7,8 +7,9 @@ Shared by both event loops, which only say when a socket is readable or writable
 from __future__ import annotations
 
 import socket
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from .exceptions import ProtocolError
@@ -20,6 +21,9 @@ __all__ = ["Channel", "ChannelOwner", "MakeConnection"]
 
 _FLUSH_SIZE = 64 * 1024
 _NEVER = 2**62
+_IDLE = (
+    30e-6  # seconds without a write: about what the system call, and its receiver's waking, take
+)
 _MOST_BUFFERS = 64
 _JOINED_SIZE = 256 * 1024
 _NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)  # Python ignores SIGPIPE, a program may not
@@ -38,6 +42,10 @@ class ChannelOwner(Protocol):
     def call_soon(self, function: Callable[[], None]) -> None:
         """Call the function in the event loop's next turn."""
 
+    @property
+    def gates(self) -> Mapping[Outlet, Gate]:
+        """Those that wait for room in an outlet; where there are none, nobody asks for news."""
+
     def written(self, outlet: Outlet) -> None:
         """Take note that bytes of the outlet were written."""
 
@@ -52,8 +60,8 @@ class Channel(ABC):
     """
     Move the bytes between a connected socket and the connection that is talked through it.
 
-    What is queued on an idle socket is written at once. What follows in the same turn of the event
-    loop is gathered, and written at its end or as soon as there are 64 KiB.
+    What is queued on an idle socket is written at once. What follows within some microseconds is
+    gathered, and written at the end of the event loop's turn or as soon as there are 64 KiB.
 
     :param owner: what to tell the news
     :param make: makes the connection
@@ -77,8 +85,10 @@ class Channel(ABC):
         self.error: Exception | None = None  # what ended it, if something did
         self._owner = owner
         self._outlet = self.connection.outlet
+        self._get_buffer = self.connection.reader.get_buffer
         self._chunks: list[memoryview | bytes] = []  # taken from the outlet, not written yet
         self._gathering = False
+        self._written_at = 0.0  # when something was last written
         self._broken = False  # writing failed; what the peer sent before may still be read
 
     @abstractmethod
@@ -98,7 +108,7 @@ class Channel(ABC):
         if self.closed:
             return False
         try:
-            count = self.socket.recv_into(self.connection.reader.get_buffer())
+            count = self.socket.recv_into(self._get_buffer())
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as error:
@@ -108,15 +118,14 @@ class Channel(ABC):
             self._at_end(None)
             return False
         try:
-            self.connection.receive(count)
+            if self.connection.receive(count):
+                state = self.connection.state
+                if state is State.LEFT or (state is State.REFUSED and not self._outlet.size):
+                    self.close()
         except ProtocolError as error:
             self.close(error)
         except Exception as error:  # a fault of lahja itself, or of memory: it stays in here
             self.close(error)
-        else:
-            state = self.connection.state
-            if state is State.LEFT or (state is State.REFUSED and not self._outlet.size):
-                self.close()
         return True
 
     def _at_end(self, error: OSError | None) -> None:
@@ -132,31 +141,26 @@ class Channel(ABC):
         if self.closed or self._broken:
             return
         self.blocked = False
+        self._outlet.threshold = _FLUSH_SIZE if self._gathering else 0
         self._write()
-        if not self.blocked and not self._gathering:
-            self._gather()
 
     def _wake(self) -> None:
-        """Write what is there; called by the outlet."""
-        if not (self.closed or self.blocked or self._broken):
-            self._write()
-            if not self.blocked and not self._gathering:
-                self._gather()
-
-    def _gather(self) -> None:
-        """Let frames gather until the loop's next turn."""
-        self._gathering = True
-        self._outlet.threshold = _FLUSH_SIZE
-        self._owner.call_soon(self._gathered)
-
-    def _gathered(self) -> None:
-        self._gathering = False
+        """Write what is there, or let it gather; called by the outlet."""
         if self.closed or self.blocked or self._broken:
             return
-        if self._outlet.size:
-            self._wake()
+        if self._gathering or time.monotonic() - self._written_at > _IDLE:
+            self._write()
         else:
+            self._gathering = True
+            self._outlet.threshold = _FLUSH_SIZE
+            self._owner.call_soon(self._gathered)
+
+    def _gathered(self) -> None:
+        """Write what gathered."""
+        self._gathering = False
+        if not (self.closed or self.blocked or self._broken):
             self._outlet.threshold = 0
+            self._write()
 
     def _write(self) -> None:
         """Write until nothing is left, or the system takes no more."""
@@ -168,10 +172,15 @@ class Channel(ABC):
                 chunks = self._chunks
                 if len(chunks) == 1:
                     count = self.socket.send(chunks[0], _NO_SIGNAL)
+                    outlet.size -= count
+                    if count == len(chunks[0]):
+                        chunks.clear()
+                        continue
                 else:
                     count = self.socket.sendmsg(chunks[:_MOST_BUFFERS], (), _NO_SIGNAL)
-                outlet.size -= count
+                    outlet.size -= count
                 _advance(chunks, count)
+            self._written_at = time.monotonic()
         except (BlockingIOError, InterruptedError):
             if not self.blocked:
                 self.blocked = True
@@ -192,7 +201,8 @@ class Channel(ABC):
                 self.drained.open()
             if self.connection.state is State.REFUSED:
                 self._owner.call_soon(self.close)
-        self._owner.written(outlet)
+        if self._owner.gates:
+            self._owner.written(outlet)
 
     def read_the_rest(self) -> None:
         """Handle what a peer that is gone had said, and close."""

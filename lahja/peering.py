@@ -96,6 +96,7 @@ class Peering:
         router.is_peer_gone = self._is_peer_gone
         router.on_settled = self._settled
         self.call_soon = loop.call_soon
+        self.gates = router.gates
         self.written: Callable[[Outlet], None] = router.written
 
     # -- Serving -----------------------------------------------------------------------------

@@ -43,13 +43,12 @@ class State(enum.Enum):
 
 _HANDSHAKE = {State.HELLO, State.SUBSCRIPTIONS}
 
-# Events and requests are not in it: the reader takes them out once the connection is open.
+# Events, requests and responses are not in it: the reader takes them out of an open connection.
 _ALLOWED: dict[int, set[State]] = {
     wire.HELLO: {State.HELLO},
     wire.REJECT: _HANDSHAKE,
     wire.SUBSCRIBE: {State.SUBSCRIPTIONS, State.OPEN},
     wire.ANNOUNCE: {State.OPEN},
-    wire.RESPONSE: {State.OPEN},
     wire.COMPRESSED: {State.OPEN},
     wire.CREDIT: {State.OPEN},
     wire.GOODBYE: {State.OPEN},
@@ -92,7 +91,7 @@ class Host(Protocol):
     def responded(
         self, connection: Connection, inlet: Inlet, request_id: bytes, body: Any, offset: int
     ) -> None:
-        """Take the response to a request; its payload begins at ``offset`` of ``body``."""
+        """Take a response that is not just what was asked; see :meth:`lahja.framing.Reader`."""
 
     def credited(self, connection: Connection, name: str, count: int) -> None:
         """Take note that the peer has room for so many more events of a type."""
@@ -142,6 +141,9 @@ class Connection:
         self.own_hello = hello
         self.outlet = Outlet(wake, high_water)
         self.reader = Reader(wire.HELLO_LIMIT, self._on_undecodable)
+        self.reader.outlet = self.outlet
+        self.reader.on_response = self._on_response
+        self.ended = False  # whether the peer has nothing more to say that counts
         self.state = State.HELLO
         self.to = to
         self.peer: Hello | None = None
@@ -163,9 +165,14 @@ class Connection:
         return self.peer.name if self.peer is not None else ""
 
     @property
-    def ended(self) -> bool:
-        """Whether the peer has nothing more to say that counts."""
-        return self.state in _ENDED
+    def state(self) -> State:
+        """Where the conversation is."""
+        return self._state
+
+    @state.setter
+    def state(self, state: State) -> None:
+        self._state = state
+        self.ended = state in _ENDED
 
     @property
     def instance(self) -> bytes:
@@ -221,16 +228,25 @@ class Connection:
 
     # -- What the peer says ------------------------------------------------------------------
 
-    def receive(self, nbytes: int) -> None:
+    def receive(self, nbytes: int) -> bool:
         """
         Handle what was put into the reader's buffer.
 
+        :return: whether it may have changed the state: False where there were nothing but events
         :raise ProtocolError: where the peer broke the format; the connection must be closed
         """
-        self.reader.buffer_updated(nbytes)
+        reader = self.reader
+        reader.buffer_updated(nbytes)
+        if self.ended:
+            return True
         try:
-            while not self.ended and (body := self.reader.next_frame()) is not None:
+            body = reader.next_frame()
+            if body is None:
+                return False
+            while body is not None:
                 self._handle(body)
+                body = None if self.ended else reader.next_frame()
+            return True
         except ProtocolError:
             self.state = State.FAILED
             raise
@@ -248,7 +264,7 @@ class Connection:
     def release(self) -> None:
         """Let go of what refers back to here, once all is said: no garbage is to be collected."""
         self.outlet.wake = _nothing
-        self.reader.on_error = self.reader.find_topic = _nothing
+        self.reader.on_error = self.reader.find_topic = self.reader.on_response = _nothing
 
     def _handle(self, body: memoryview | bytes) -> None:
         kind = body[0]
@@ -363,17 +379,6 @@ class Connection:
             )
         inlets[type_id] = Inlet(type_id, name, layout, fields)
 
-    def _on_response(self, body: memoryview | bytes) -> None:
-        offset = 5 + wire.ID_SIZE
-        if len(body) < offset:
-            raise ProtocolError(f"a frame of {len(body)} bytes is too short for a response")
-        inlets = self.reader.inlets
-        assert inlets is not None  # set when the connection was opened
-        inlet = inlets.get(int.from_bytes(body[1:5], "little"))
-        if inlet is None:
-            raise ProtocolError("a response is of a type that was not announced")
-        self.host.responded(self, inlet, bytes(body[5:offset]), body, offset)
-
     def _on_compressed(self, body: memoryview | bytes) -> None:
         if not HAS_SNAPPY:
             raise ProtocolError("a frame is compressed, which this endpoint did not offer")
@@ -393,6 +398,9 @@ class Connection:
         _typed(body)
         self.state = State.LEFT
 
+    def _on_response(self, inlet: Inlet, request_id: bytes, body: Any, offset: int) -> None:
+        self.host.responded(self, inlet, request_id, body, offset)
+
     def _on_undecodable(self, inlet: Inlet, error: DecodeError) -> None:
         self.host.undecodable(self, inlet.name, error)
 
@@ -404,7 +412,6 @@ _HANDLERS: dict[int, Callable[[Connection, memoryview | bytes], None]] = {
     wire.REJECT: Connection._on_reject,
     wire.SUBSCRIBE: Connection._on_subscribe,
     wire.ANNOUNCE: Connection._on_announce,
-    wire.RESPONSE: Connection._on_response,
     wire.COMPRESSED: Connection._on_compressed,
     wire.CREDIT: Connection._on_credit,
     wire.GOODBYE: Connection._on_goodbye,

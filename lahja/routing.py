@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from . import wire
-from .common import BaseEvent, BaseRequestResponseEvent, BroadcastConfig, already_bound
+from .common import BaseEvent, BroadcastConfig, already_bound
 from .compression import HAS_SNAPPY, Compressor
 from .exceptions import (
     DecodeError,
@@ -29,30 +29,11 @@ from .exceptions import (
     UnexpectedResponse,
 )
 from .flow import Gate, Intake, Window
-from .framing import EventTable, Inlet, Outlet, Topic
+from .framing import EventTable, Inlet, Outlet, PendingRequest, Topic
 from .names import find_class, main_module_name, name_of
 from .protocol import Connection, Hello, Rejection, one_line
 
-__all__ = ["PendingRequest", "Router", "Watcher"]
-
-
-class PendingRequest:
-    """Be a request that waits for its response."""
-
-    __slots__ = ("asked", "error", "expected", "locally", "response", "wake")
-
-    def __init__(self, expected: type[BaseEvent], wake: Callable[[], None]) -> None:
-        self.expected = expected
-        self.wake = wake
-        self.asked: set[Connection] = set()
-        self.locally = False  # whether this endpoint's own handlers were asked
-        self.response: BaseEvent | None = None
-        self.error: LahjaError | None = None
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names of the other endpoints that were asked, and are still connected."""
-        return tuple(sorted(connection.name for connection in self.asked))
+__all__ = ["Router", "Watcher"]
 
 
 class Watcher:
@@ -88,6 +69,8 @@ class Router:
         self.logger = logger
         self.table = EventTable(name, allow_pickle, self._fill_topic)
         self.table.on_congested = self.full
+        self.table.targets = self._targets
+        self.pending: dict[bytes, PendingRequest] = self.table.requests
         if HAS_SNAPPY:
             self.table.compressor = Compressor()
         options = {
@@ -99,7 +82,6 @@ class Router:
         self.hello = Hello(wire.PROTOCOL_VERSION, name, os.urandom(wire.INSTANCE_SIZE), options)
         self.peers: dict[str, Connection] = {}
         self.connecting: dict[str, Connection] = {}  # attempts whose hello was sent, by name
-        self.pending: dict[bytes, PendingRequest] = {}
         self.is_peer_gone: Callable[[Connection], bool] = lambda connection: False
         self.on_settled: Callable[[Connection], None] = lambda connection: None
         self.connections_version = 0
@@ -109,7 +91,7 @@ class Router:
         self._own_windows: dict[str, int | None] = {}  # own subscriptions, as SUBSCRIBE has them
         self._ever_wanted: set[str] = set()  # names of the types that peers may still be sending
         self._intakes: dict[str, Intake] = {}  # of the types for which somebody set a bound
-        self._gates: dict[Outlet, Gate] = {}
+        self.gates: dict[Outlet, Gate] = {}  # of those that have too much to write
         self._watchers: set[Watcher] = set()
         self._connections: dict[Outlet, Connection] = {}
 
@@ -148,6 +130,8 @@ class Router:
         name = connection.name
         self.peers[name] = connection
         self._connections[connection.outlet] = connection
+        self.table.outlets[name] = connection.outlet
+        connection.reader.requests = self.pending
         connection.reader.find_topic = functools.partial(self._find_topic, connection)
         for intake in self._intakes.values():
             intake.forget(name)
@@ -179,15 +163,16 @@ class Router:
             return
         del self.peers[connection.name]
         del self._connections[connection.outlet]
+        del self.table.outlets[connection.name]
         for type_name in list(connection.subscriptions):
             self._drop_interest(connection, type_name)
         self._limits_changed()
-        gate = self._gates.pop(connection.outlet, None)
+        gate = self.gates.pop(connection.outlet, None)
         if gate is not None:
             gate.open()
         for request_id, request in list(self.pending.items()):
-            if connection in request.asked:
-                request.asked.discard(connection)
+            if connection.outlet in request.asked:
+                request.asked = tuple(o for o in request.asked if o is not connection.outlet)
                 if not request.asked and not request.locally:
                     reason = f"{connection.name!r} left before it responded"
                     self._finish(request_id, error=RemoteDisconnected(reason))
@@ -347,10 +332,7 @@ class Router:
         topic = table.topic(type(event))
         if config is not None and config.filter_event_id is not None:
             return self._respond(topic, event, config, required)
-        outlets, locally = self._targets(topic, config)
-        consumers = topic.consumers if locally else ()
-        if required and not outlets and not consumers:
-            raise self._nobody(topic, config)
+        outlets, consumers = self._targets(topic, config, required)
         gates = self._send(topic, event, wire.EVENT, b"", outlets, bool(consumers))
         for consumer in consumers:
             consumer.deliver(event, True)
@@ -358,50 +340,24 @@ class Router:
             gates += self._intakes[topic.name].gates()
         return gates
 
-    def request(
-        self,
-        event: BaseRequestResponseEvent[Any],
-        config: BroadcastConfig | None,
-        required: bool,
-        wake: Callable[[], None],
-    ) -> tuple[bytes, PendingRequest]:
+    def _targets(
+        self, topic: Topic, config: BroadcastConfig | None, required: bool
+    ) -> tuple[tuple[Outlet, ...], tuple[Any, ...]]:
         """
-        Send a request, and return its id and what will hold the response.
+        Return the outlets that an event goes to, and the consumers here.
 
-        :param wake: called when there is a response or an error
+        :raise NoSubscribers: where there is none, and one is required
         """
-        topic = self.table.topic(type(event))
-        outlets, locally = self._targets(topic, config)
-        consumers = topic.consumers if locally else ()
+        outlets, consumers = topic.outlets, topic.consumers
+        if config is not None and config.internal:
+            outlets = ()
+        elif config is not None and config.filter_endpoint is not None:
+            target = self.table.outlets.get(config.filter_endpoint)
+            outlets = (target,) if target in topic.outlets else ()
+            consumers = topic.consumers if config.filter_endpoint == self.name else ()
         if required and not outlets and not consumers:
             raise self._nobody(topic, config)
-        expected = event.expected_response_type()
-        if not isinstance(expected, type):
-            raise TypeError(f"{topic.name} expects a response of {expected!r}, which is no class")
-        request_id = os.urandom(wire.ID_SIZE)
-        pending = PendingRequest(expected, wake)
-        pending.locally = bool(consumers)
-        pending.asked = {self._connections[outlet] for outlet in outlets}
-        self._send(topic, event, wire.REQUEST, request_id, outlets, True)
-        self.pending[request_id] = pending
-        for consumer in consumers:
-            consumer.deliver(event, True)
-        return request_id, pending
-
-    def _targets(
-        self, topic: Topic, config: BroadcastConfig | None
-    ) -> tuple[tuple[Outlet, ...], bool]:
-        """Return the outlets that an event goes to, and whether it may stay here too."""
-        if config is None:
-            return topic.outlets, True
-        if config.internal:
-            return (), True
-        if config.filter_endpoint is None:
-            return topic.outlets, True
-        target = self.peers.get(config.filter_endpoint)
-        if target is None or topic.name not in target.subscriptions:
-            return (), config.filter_endpoint == self.name
-        return (target.outlet,), False
+        return outlets, consumers
 
     def _nobody(self, topic: Topic, config: BroadcastConfig | None) -> NoSubscribers:
         if config is not None and config.internal:
@@ -433,15 +389,7 @@ class Router:
                 table.bind(event, request_id or None)
             table.debt += 1
             return gates
-        # Only those that get it have a say in how it is encoded.
-        everybody = topic.outlets, topic.strict
-        topic.outlets, topic.strict = outlets, not all(each.accepts_pickle for each in outlets)
-        try:
-            shape, frame = table.encode(topic, event, kind, request_id)
-        finally:
-            topic.outlets, topic.strict = everybody
-        table.admit(outlets, shape, frame)
-        table.bind(event, request_id or None)
+        shape, frame = table.prepare(topic, event, kind, request_id, outlets)
         windows: dict[Outlet, Window] = topic.windows if kind == wire.EVENT else {}
         if windows:
             free = []
@@ -460,7 +408,7 @@ class Router:
         """Return the gates of those outlets that are over their high-water mark."""
         self.table.congested = False
         return [
-            self._gates.setdefault(outlet, Gate())
+            self.gates.setdefault(outlet, Gate())
             for outlet in outlets
             if outlet.size > outlet.high_water and outlet in self._connections
         ]
@@ -468,7 +416,7 @@ class Router:
     def written(self, outlet: Outlet) -> None:
         """Take note that bytes of an outlet were written: whoever waited for room may go on."""
         if outlet.size <= outlet.high_water // 2:
-            gate = self._gates.pop(outlet, None)
+            gate = self.gates.pop(outlet, None)
             if gate is not None:
                 gate.open()
 
@@ -502,13 +450,17 @@ class Router:
     ) -> list[Gate]:
         """Send a response to the endpoint that asked, or to all where none is named."""
         request_id = config.filter_event_id
-        assert request_id is not None  # that is what makes it a response
+        if type(request_id) is not bytes or len(request_id) != wire.ID_SIZE:
+            raise ValueError(
+                f"filter_event_id is {request_id!r}, which is the id of no request: respond with "
+                "the broadcast_config() of the request"
+            )
         outlets: tuple[Outlet, ...] = ()
         locally = config.internal or config.allowed_to_receive(self.name)
         if not config.internal:
             outlets = tuple(
-                connection.outlet
-                for name, connection in self.peers.items()
+                outlet
+                for name, outlet in self.table.outlets.items()
                 if config.allowed_to_receive(name)
             )
         request = self.pending.get(request_id) if locally else None
@@ -544,7 +496,7 @@ class Router:
     ) -> None:
         """Hand a response to the request that waits for it, and to whoever subscribed to it."""
         request = self.pending.get(request_id)
-        if request is None or connection not in request.asked:
+        if request is None or connection.outlet not in request.asked:
             self._ignored(inlet.name, connection.name, is_late=request is None)
             return
         cls: type[BaseEvent] | None = request.expected
@@ -577,10 +529,6 @@ class Router:
         request = self.pending.pop(request_id)
         request.response, request.error = response, error
         request.wake()
-
-    def abandon(self, request_id: bytes) -> None:
-        """Forget a request that nobody waits for any more."""
-        self.pending.pop(request_id, None)
 
     def undecodable(self, connection: Connection, name: str, error: DecodeError) -> None:
         """Report an event that was lost because it does not decode; it takes no room."""

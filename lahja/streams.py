@@ -9,9 +9,9 @@ without a turn of the event loop, though never so much that others starve.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from types import TracebackType
-from typing import Any, Final, Literal, Protocol, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar, get_args
 
 from .common import BaseEvent
 from .exceptions import LahjaError, StreamOverflow
@@ -35,7 +35,7 @@ class Waiter(Protocol):
         """Let the task go on; may be called before it waits, and more than once."""
 
     def wait(self) -> Awaitable[None]:
-        """Wait until woken."""
+        """Return what is awaited, by the task that calls this, until it is woken."""
 
 
 class StreamHost(Protocol):
@@ -188,9 +188,9 @@ class Stream(EventIterator, AsyncGenerator[TEvent, None]):
     cancelled while it waits, or dropped. It may be used as an asynchronous context manager, which
     closes it.
 
-    Its end is reached, by ``StopAsyncIteration``, where ``num_events`` were returned, or the endpoint
-    stopped; it raises :class:`~lahja.exceptions.StreamOverflow` where ``overflow="raise"`` and an
-    event found no room.
+    Its end is reached, by ``StopAsyncIteration``, where ``num_events`` were returned, or the
+    endpoint stopped; it raises :class:`~lahja.exceptions.StreamOverflow` where
+    ``overflow="raise"`` and an event found no room.
     """
 
     def __init__(
@@ -205,6 +205,12 @@ class Stream(EventIterator, AsyncGenerator[TEvent, None]):
         self.quick = self._raising is None
         self.turns = _EVENTS_PER_TURN
         self.on_read = getattr(mailbox, "consumed", None)
+
+    if TYPE_CHECKING:  # inherited from the framing, which does not know the type of the events
+
+        def __aiter__(self) -> Stream[TEvent]: ...
+
+        def __anext__(self) -> Coroutine[Any, Any, TEvent]: ...
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"{len(self.mailbox.events)} events waiting"

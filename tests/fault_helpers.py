@@ -323,7 +323,7 @@ def unfinished(endpoint: BaseEndpoint) -> dict[str, int]:
     held = [gate for peer in router.peers.values() for gate in router.held_gates(peer)]
     counts = {
         "pending requests": len(router.pending),
-        "waits for room": sum(len(gate.wakers) for gate in router._gates.values()),
+        "waits for room": sum(len(gate.wakers) for gate in router.gates.values()),
         "waits for credit": sum(len(gate.wakers) for gate in held),
         "waits for a state": len(router._watchers),
         "attempts to connect": len(peering._attempts) + len(router.connecting),

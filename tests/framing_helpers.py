@@ -579,7 +579,12 @@ class Link:
         reader.origin = "sender"
         reader.inlets = {}
         reader.find_topic = self.topics.get
+        reader.on_response = self._on_response
         return reader
+
+    def _on_response(self, inlet: Any, request_id: bytes, body: Any, offset: int) -> None:
+        assert body[5:offset] == request_id
+        self.bodies.append(bytes(body))
 
     def _on_error(self, inlet: Any, error: DecodeError) -> None:
         self.errors.append((inlet, error))

@@ -266,7 +266,7 @@ def ended_well(router: Router) -> bool:
         or router.pending
         or router._connections
         or router._interest
-        or router._gates
+        or router.gates
         or any(
             topic.outlets or topic.windows for topics in router._topics.values() for topic in topics
         )

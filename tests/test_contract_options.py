@@ -404,7 +404,7 @@ async def test_a_broadcast_goes_on_when_the_peer_reads(bus: Bus) -> None:
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(broadcast)
-            await until(lambda: server._router._gates)
+            await until(lambda: server._router.gates)
             assert len(sent) < 100
             for _ in range(100):
                 await peer.read_kind(wire.EVENT)
@@ -445,7 +445,7 @@ async def test_a_slow_peer_delays_only_those_that_send_to_it(bus: Bus) -> None:
                 assert (await server.request(Question(value))).value == value
             assert [event.value for event in await take(numbers, 100)] == list(range(100))
             assert len(await take(texts, 100)) == 100
-            assert server._router._gates  # the first one still waits
+            assert server._router.gates  # the first one still waits
             tasks.cancel_scope.cancel()
 
 
@@ -457,9 +457,9 @@ async def test_callers_go_on_when_the_slow_peer_leaves(bus: Bus) -> None:
         ):
             for _ in range(3):
                 tasks.start_soon(server.broadcast, Text("x" * 1_000_000))
-            await until(lambda: server._router._gates)
+            await until(lambda: server._router.gates)
             await turns(5)
-        assert not server._router._gates
+        assert not server._router.gates
 
 
 # -- stall_timeout ---------------------------------------------------------------------------

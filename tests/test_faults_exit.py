@@ -401,8 +401,10 @@ async def test_a_wait_cancelled_in_any_turn_leaves_nothing_behind(
         await endpoint.wait_until_endpoint_subscribed_to("peer", Text)
         peer.stop()
         endpoint.broadcast_nowait(Text("all that it gives credit for"))
-        while not endpoint._router.peers["peer"].outlet.size:
+        channel = endpoint._peering._channels[endpoint._router.peers["peer"]]
+        while not channel.blocked:
             endpoint.broadcast_nowait(Blob(DATA))
+            await anyio.lowlevel.checkpoint()
         with RawServer(bus.directory / "mute", backlog=100):
             tasks, files = living_tasks(), open_files()
             for number in range(12):

@@ -52,7 +52,7 @@ from lahja import (
 from lahja.base import BaseEndpoint
 from lahja.exceptions import ProtocolError, TruncatedFrame
 from lahja.flow import Gate
-from lahja.routing import PendingRequest
+from lahja.framing import PendingRequest
 from lahja.streams import Overflow, make_mailbox, subscribe_mailbox
 
 
@@ -129,7 +129,7 @@ class Talk:
     def request(self) -> None:
         """Ask the server, and let it answer."""
         router = self.client.router
-        _, pending = router.request(Question(7), None, False, lambda: None)
+        pending = router.table.ask(Question(7), None, False, lambda: None)
         if not pending.asked:
             return  # a real endpoint raises NoSubscribers
         self.pending.append(pending)
@@ -157,7 +157,7 @@ class Talk:
             assert isinstance(pending.response, Answer) or isinstance(pending.error, LahjaError)
         for request_id, pending in list(self.client.router.pending.items()):
             if not pending.asked:
-                self.client.router.abandon(request_id)
+                del self.client.router.pending[request_id]
         assert all(gate.is_open for gate in self.gates)
         assert ended_well(self.client.router)
         assert ended_well(self.server.router)

@@ -22,10 +22,10 @@ from lahja.exceptions import (
     RemoteDisconnected,
     UnexpectedResponse,
 )
-from lahja.framing import Mailbox
+from lahja.framing import Mailbox, PendingRequest
 from lahja.names import name_of
 from lahja.protocol import Connection, Hello, Rejection, State
-from lahja.routing import PendingRequest, Router, Watcher
+from lahja.routing import Router, Watcher
 from lahja.streams import make_mailbox, subscribe_mailbox
 from lahja.typing import RequestID
 
@@ -117,10 +117,10 @@ def broadcast(router: Router, event: BaseEvent, **config: Any) -> int:
 def ask(router: Router, question: Any, **config: Any) -> tuple[bytes, PendingRequest, list[int]]:
     """Send a request; the list is filled when it has ended."""
     woken: list[int] = []
-    request_id, pending = router.request(
+    pending = router.table.ask(
         question, BroadcastConfig(**config) if config else None, True, lambda: woken.append(1)
     )
-    return request_id, pending, woken
+    return pending.id, pending, woken
 
 
 # -- Who is let in ---------------------------------------------------------------------------
@@ -470,7 +470,6 @@ def test_a_request_ends_with_its_response(
     assert ended == [1]
     assert pending.response == Answer(5)
     assert not a.pending
-    a.abandon(request_id)
 
 
 @pytest.mark.parametrize("event", [Text("no"), BaseEvent()], ids=["unrelated", "base"])

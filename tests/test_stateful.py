@@ -40,9 +40,9 @@ from proxy import ended_well
 from lahja import BaseEvent, BroadcastConfig, ConnectionConfig, NoSubscribers, wire
 from lahja.base import BaseEndpoint
 from lahja.exceptions import RemoteDisconnected
-from lahja.framing import Mailbox
+from lahja.framing import Mailbox, PendingRequest
 from lahja.protocol import Connection, State
-from lahja.routing import PendingRequest, Router
+from lahja.routing import Router
 from lahja.typing import RequestID
 
 PEERS = ("ada", "bob", "eve")
@@ -333,7 +333,8 @@ class Life(RuleBasedStateMachine):
             return
         router = self.nodes["me"].router
         try:
-            self.requests[question] = router.request(Question(question), None, True, lambda: None)
+            pending = router.table.ask(Question(question), None, True, lambda: None)
+            self.requests[question] = pending.id, pending
         except NoSubscribers:
             assert not targets
             return
@@ -368,7 +369,7 @@ class Life(RuleBasedStateMachine):
     @rule(data=st.data())
     def abandon(self, data: st.DataObject) -> None:
         question = data.draw(st.sampled_from(sorted(self.asked)))
-        self.nodes["me"].router.abandon(self.requests[question][0])
+        self.nodes["me"].router.pending.pop(self.requests[question][0], None)
         self.finish(question, None)
 
     def finish(self, question: int, outcome: Any) -> None:

@@ -23,9 +23,9 @@ class AsyncioWaiter:
         if not self._future.done():
             self._future.set_result(None)
 
-    async def wait(self) -> None:
-        """Wait until woken."""
-        await self._future
+    def wait(self) -> asyncio.Future[None]:
+        """Return what is awaited until woken."""
+        return self._future
 
 
 class AsyncioChannel(Channel):

@@ -20,8 +20,6 @@ __all__ = ["AsyncioEndpoint", "TFunc"]
 
 TFunc = TypeVar("TFunc", bound=Callable[..., Any])
 
-_NOWHERE: Any = object()
-
 
 class AsyncioEndpoint(BaseEndpoint):
     """
@@ -33,7 +31,7 @@ class AsyncioEndpoint(BaseEndpoint):
 
     def __init__(self, name: str, **options: Unpack[EndpointOptions]) -> None:
         super().__init__(name, **options)
-        self._loop: asyncio.AbstractEventLoop = _NOWHERE  # where the endpoint runs, or ran
+        self._loop: asyncio.AbstractEventLoop  # where the endpoint runs, or ran
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -91,7 +89,7 @@ class AsyncioEndpoint(BaseEndpoint):
     current_loop = staticmethod(running_loop)
 
     def make_waiter(self) -> AsyncioWaiter:
-        return AsyncioWaiter(asyncio.get_running_loop())
+        return AsyncioWaiter(self._loop if self._running else asyncio.get_running_loop())
 
     def start_soon(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
         if not self._running:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import trio
@@ -31,13 +31,12 @@ class TrioWaiter:
         if task is not None:
             trio.lowlevel.reschedule(task)
 
-    async def wait(self) -> None:
-        """Wait until woken."""
+    def wait(self) -> Awaitable[None]:
+        """Return what is awaited until woken."""
         if self._is_woken:
-            await trio.lowlevel.cancel_shielded_checkpoint()
-            return
+            return trio.lowlevel.cancel_shielded_checkpoint()  # noqa: ASYNC105 - who waits does
         self._task = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(self._abort)
+        return trio.lowlevel.wait_task_rescheduled(self._abort)  # noqa: ASYNC105
 
     def _abort(self, raise_cancel: Any) -> trio.lowlevel.Abort:
         self._task = None

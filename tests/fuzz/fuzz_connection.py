@@ -154,7 +154,7 @@ def act(program: Program, side: Side, requests: list[Any]) -> None:
         elif step == 2:
             router.broadcast(cls(program.pick(VALUES)), None, False)
         elif step == 3:
-            requests.append(router.request(Question(1), None, False, lambda: None)[1])
+            requests.append(router.table.ask(Question(1), None, False, lambda: None))
         elif step == 4:
             topic = router.table.topic(cls)
             mailbox = make_mailbox(topic, None, 2, "block", lambda: None, router.logger)
@@ -215,7 +215,7 @@ def converse(program: Program) -> None:
     router = side.router
     for request_id, pending in list(router.pending.items()):
         assert not pending.asked, "a request waits for an endpoint that is gone"
-        router.abandon(request_id)
+        del router.pending[request_id]
     for pending in requests:
         assert pending.response is None or isinstance(pending.response, Answer)
         assert pending.error is None or isinstance(pending.error, LahjaError)
