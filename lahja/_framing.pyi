@@ -39,6 +39,7 @@ class Outlet:
     compress: bool
     accepts_pickle: bool
     announced: set[int]
+    events: int
 
     def __init__(self, wake: Callable[[], None], high_water: int) -> None: ...
     def put(self, frame: bytes) -> None: ...
@@ -69,6 +70,10 @@ class Topic:
     windows: dict[Outlet, Any]
     limited: bool
     twins: tuple[Topic, ...]
+    broadcasts: int
+    sent: int
+    received: int
+    delivered: int
 
     def __init__(self, cls: type) -> None: ...
     @property
@@ -112,6 +117,7 @@ class Mailbox:
     remaining: int
     on_last: Callable[[], None] | None
     waker: Callable[[], None] | None
+    peak: int
 
     def __init__(self, remaining: int = -1, on_last: Callable[[], None] | None = None) -> None: ...
     def deliver(self, event: Any, local: bool) -> None: ...
@@ -147,6 +153,8 @@ class Reader:
     inlets: dict[int, Inlet] | None
     find_topic: Callable[[str], Topic | None]
     loads: Callable[[Any], Any] | None
+    received: int
+    events: int
 
     def __init__(self, limit: int, on_error: Callable[[Inlet, DecodeError], None]) -> None: ...
     @property

@@ -529,6 +529,7 @@ cdef class Outlet:
     cdef public bint compress
     cdef public bint accepts_pickle
     cdef public set announced
+    cdef public Py_ssize_t events
 
     def __init__(self, wake, Py_ssize_t high_water):
         self.name = ""
@@ -541,6 +542,7 @@ cdef class Outlet:
         self.compress = False
         self.accepts_pickle = True
         self.announced = set()
+        self.events = 0
 
     cpdef put(self, bytes frame):
         """Queue a whole frame."""
@@ -555,6 +557,7 @@ cdef class Outlet:
             self.announced.add(shape.type_id)
             self.frames.append(shape.announcement)
             self.size += len(shape.announcement)
+        self.events += 1
         self.put(frame)
 
     def take(self):
@@ -602,6 +605,10 @@ cdef class Topic:
     cdef public dict windows
     cdef public bint limited
     cdef public tuple twins
+    cdef public Py_ssize_t broadcasts
+    cdef public Py_ssize_t sent
+    cdef public Py_ssize_t received
+    cdef public Py_ssize_t delivered
     cdef Shape _recent  # the shape of the last event that was looked up; it is in ``shapes``, too
     cdef tuple _names  # the names of that event's attributes, the very objects
     cdef bint _seen  # whether _has_own_dict() was asked
@@ -620,6 +627,10 @@ cdef class Topic:
         self.windows = {}
         self.limited = False
         self.twins = ()
+        self.broadcasts = 0
+        self.sent = 0
+        self.received = 0
+        self.delivered = 0
 
 
 cdef class EventTable:
@@ -676,6 +687,7 @@ cdef class EventTable:
             if "_origin" in _own_attributes(topic, event):
                 raise already_bound(event)
             if not consumers:
+                topic.broadcasts += 1
                 return 0
             _bind(topic, event, self.origin)
         else:
@@ -685,6 +697,9 @@ cdef class EventTable:
             self.admit(outlets, shape, frame)
             _bind(topic, event, self.origin)
             self.send(outlets, shape, frame)
+            topic.sent += len(outlets)
+        topic.broadcasts += 1
+        topic.delivered += len(consumers)
         self.debt += 1
         for consumer in consumers:
             if type(consumer) is Mailbox:
@@ -938,12 +953,14 @@ cdef class Mailbox:
     cdef public Py_ssize_t remaining
     cdef public object on_last
     cdef public object waker
+    cdef public Py_ssize_t peak
 
     def __init__(self, Py_ssize_t remaining=-1, on_last=None):
         self.events = deque()
         self.remaining = remaining
         self.on_last = on_last
         self.waker = None
+        self.peak = 0
 
     @property
     def events(self):
@@ -961,6 +978,8 @@ cdef class Mailbox:
                 return
             self.remaining -= 1
         self._append(event)
+        if len(self._events) > self.peak:
+            self.peak = len(self._events)
         waker = self.waker
         if waker is not None:
             self.waker = None
@@ -1153,6 +1172,7 @@ cdef inline uchar *_data(object view) except NULL:
 
 cdef int _hand_over(Topic topic, object event) except -1:
     """Give a received event to the consumers of its topic."""
+    topic.delivered += len(topic.consumers)
     for consumer in topic.consumers:
         if type(consumer) is Mailbox:
             (<Mailbox>consumer).deliver(event, False)
@@ -1176,6 +1196,8 @@ cdef class Reader:
     cdef Py_ssize_t _start
     cdef Py_ssize_t _end
     cdef object _failure
+    cdef public Py_ssize_t received
+    cdef public Py_ssize_t events
 
     def __init__(self, limit, on_error):
         self.limit = limit
@@ -1188,6 +1210,8 @@ cdef class Reader:
         self._start = 0
         self._end = 0
         self._failure = None
+        self.received = 0
+        self.events = 0
 
     @property
     def pending(self):
@@ -1229,6 +1253,7 @@ cdef class Reader:
         if not 0 <= count <= len(self._view) - self._end:
             raise ValueError(f"the buffer has no room for {nbytes} bytes")
         self._end += count
+        self.received += count
 
     def next_frame(self):
         """
@@ -1309,6 +1334,8 @@ cdef class Reader:
         else:
             others = _nothing_given
         if event is not None:
+            self.events += 1
+            topic.received += 1
             _hand_over(topic, event)
         for twin, event in others:
             if event is not None:

@@ -267,6 +267,7 @@ class Outlet:
         "accepts_pickle",
         "announced",
         "compress",
+        "events",
         "frames",
         "high_water",
         "limit",
@@ -287,6 +288,7 @@ class Outlet:
         self.compress = False
         self.accepts_pickle = True
         self.announced: set[int] = set()
+        self.events = 0  # how many were queued so far
 
     def put(self, frame: bytes) -> None:
         """Queue a whole frame."""
@@ -301,6 +303,7 @@ class Outlet:
             self.announced.add(shape.type_id)
             self.frames.append(shape.announcement)
             self.size += len(shape.announcement)
+        self.events += 1
         self.put(frame)
 
     def take(self) -> list[bytes]:
@@ -336,12 +339,16 @@ class Topic:
     """Be one event class at one endpoint: who wants it, here and elsewhere."""
 
     __slots__ = (
+        "broadcasts",
         "cls",
         "consumers",
+        "delivered",
         "limited",
         "name",
         "outlets",
+        "received",
         "self_pickling",
+        "sent",
         "shapes",
         "slots",
         "strict",
@@ -361,6 +368,10 @@ class Topic:
         self.windows: dict[Outlet, Any] = {}  # of the outlets whose peer limits the type
         self.limited = False  # a peer limits the type, or one of the consumers does
         self.twins: tuple[Topic, ...] = ()  # of other classes of this name that have consumers
+        self.broadcasts = 0  # how many events were broadcast here
+        self.sent = 0  # how many copies of them went to peers
+        self.received = 0  # how many events came from peers
+        self.delivered = 0  # how many were handed to consumers, of either kind
 
 
 class EventTable:
@@ -429,6 +440,7 @@ class EventTable:
             if "_origin" in event.__dict__:
                 raise already_bound(event)
             if not consumers:
+                topic.broadcasts += 1
                 return 0
             self.bind(event, None)
         else:
@@ -436,6 +448,9 @@ class EventTable:
             self.admit(outlets, shape, frame)
             self.bind(event, None)
             self.send(outlets, shape, frame)
+            topic.sent += len(outlets)
+        topic.broadcasts += 1
+        topic.delivered += len(consumers)
         self.debt += 1
         for consumer in consumers:
             consumer.deliver(event, True)
@@ -599,13 +614,14 @@ class Mailbox:
     :param on_last: called when the last wanted event arrived
     """
 
-    __slots__ = ("events", "on_last", "remaining", "waker")
+    __slots__ = ("events", "on_last", "peak", "remaining", "waker")
 
     def __init__(self, remaining: int = -1, on_last: Callable[[], None] | None = None) -> None:
         self.events: deque[Any] = deque()
         self.remaining = remaining
         self.on_last = on_last
         self.waker: Callable[[], None] | None = None  # called once, by the next event
+        self.peak = 0  # the most events that ever waited
 
     def deliver(self, event: Any, local: bool) -> None:
         """Keep an event, and wake whoever waits for one."""
@@ -614,6 +630,8 @@ class Mailbox:
                 return
             self.remaining -= 1
         self.events.append(event)
+        if len(self.events) > self.peak:
+            self.peak = len(self.events)
         waker = self.waker
         if waker is not None:
             self.waker = None
@@ -743,12 +761,14 @@ class Reader:
         "_end",
         "_failure",
         "_start",
+        "events",
         "find_topic",
         "inlets",
         "limit",
         "loads",
         "on_error",
         "origin",
+        "received",
     )
 
     def __init__(self, limit: int, on_error: Callable[[Inlet, DecodeError], None]) -> None:
@@ -762,6 +782,8 @@ class Reader:
         self._start = 0
         self._end = 0
         self._failure: ProtocolError | None = None
+        self.received = 0  # bytes
+        self.events = 0  # those that were decoded
 
     @property
     def pending(self) -> int:
@@ -805,6 +827,7 @@ class Reader:
         if not 0 <= nbytes <= len(self._buffer) - self._end:
             raise ValueError(f"the buffer has no room for {nbytes} bytes")
         self._end += nbytes
+        self.received += nbytes
 
     def next_frame(self) -> memoryview | None:
         """
@@ -867,11 +890,16 @@ class Reader:
             (twin, self._build(inlet, twin, body, offset, request_id)) for twin in topic.twins
         ]
         if event is not None:
+            self.events += 1
+            topic.received += 1
+            topic.delivered += len(topic.consumers)
             for consumer in topic.consumers:
                 consumer.deliver(event, False)
         for twin, event in others:
-            for consumer in twin.consumers if event is not None else ():
-                consumer.deliver(event, False)
+            if event is not None:
+                twin.delivered += len(twin.consumers)
+                for consumer in twin.consumers:
+                    consumer.deliver(event, False)
         return True
 
     def _build(

@@ -149,6 +149,7 @@ class Connection:
         self.goodbye_sent = False
         self.rejection: Rejection | None = None  # why this connection was refused, if it was
         self.unasked: set[str] = set()  # types that the peer sent though nobody asked for them
+        self.on_receive: Callable[[int], None] = _nothing  # called with how many bytes came
         self._own_subscriptions = subscriptions
         self._limit: int = hello.options["max_frame_size"]
         self._announced_size = 0  # bytes of the peer's announcements
@@ -228,6 +229,7 @@ class Connection:
         :raise ProtocolError: where the peer broke the format; the connection must be closed
         """
         self.reader.buffer_updated(nbytes)
+        self.on_receive(nbytes)
         try:
             while not self.ended and (body := self.reader.next_frame()) is not None:
                 self._handle(body)
@@ -247,7 +249,7 @@ class Connection:
 
     def release(self) -> None:
         """Let go of what refers back to here, once all is said: no garbage is to be collected."""
-        self.outlet.wake = _nothing
+        self.outlet.wake = self.on_receive = _nothing
         self.reader.on_error = self.reader.find_topic = _nothing
 
     def _handle(self, body: memoryview | bytes) -> None:

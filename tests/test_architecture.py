@@ -25,23 +25,25 @@ ROOT = Path(lahja.__file__).parent
 
 # From the bottom to the top; a module may import from its own layer and from those below.
 LAYERS: list[set[str]] = [
-    {"exceptions", "wire", "constants", "typing"},
+    {"exceptions", "wire", "constants", "typing", "version", "stats", "counting"},
     {"common"},
     {"names"},
     {"layouts", "pickling", "compression"},
     {"_framing_py"},
     {"framing"},
     {"flow", "protocol"},
+    {"reports"},
     {"routing"},
     {"streams", "handlers"},
     {"api"},
     {"sockets", "channels", "peering"},
+    {"survey"},
     {"base"},
     {"asyncio", "asyncio.connection", "asyncio.endpoint"},
     {"trio", "trio.connection", "trio.endpoint"},
     {"", "__init__"},
 ]
-BELOW_THE_IO = set().union(*LAYERS[:10])
+BELOW_THE_IO = set().union(*LAYERS[:11])
 FORBIDDEN_BELOW = {"asyncio", "trio", "uvloop", "anyio", "socket", "select", "time", "threading"}
 PROGRAMS = ("tools", "cli", "__main__")  # built on the package, and known to nothing in it
 

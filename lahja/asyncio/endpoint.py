@@ -94,6 +94,10 @@ class AsyncioEndpoint(BaseEndpoint):
         if running_loop() is not self._home:
             self._misused()
 
+    @property
+    def backend(self) -> str:
+        return "uvloop" if type(self._loop).__module__.startswith("uvloop") else "asyncio"
+
     def make_waiter(self) -> AsyncioWaiter:
         return AsyncioWaiter(asyncio.get_running_loop())
 

@@ -88,6 +88,10 @@ class TrioEndpoint(BaseEndpoint):
         if token is not self._token:
             self._misused()
 
+    @property
+    def backend(self) -> str:
+        return "trio"
+
     def make_waiter(self) -> TrioWaiter:
         return TrioWaiter()
 
