@@ -34,12 +34,12 @@ from .exceptions import (
     StreamOverflow,
     UnexpectedResponse,
 )
+from .stats import EndpointStats
 from .streams import Stream
+from .version import __version__ as __version__
 
 if TYPE_CHECKING:
     from .trio import TrioEndpoint as TrioEndpoint
-
-__version__ = "1.0.0.dev0"
 
 __all__ = [
     "AsyncioEndpoint",
@@ -52,6 +52,7 @@ __all__ = [
     "ConnectionConfig",
     "EncodeError",
     "EndpointAPI",
+    "EndpointStats",
     "LahjaError",
     "LifecycleError",
     "MissingExtra",

@@ -41,6 +41,7 @@ class Outlet:
     compress: bool
     accepts_pickle: bool
     announced: set[int]
+    events: int
 
     def __init__(self, wake: Callable[[], None], high_water: int) -> None: ...
     def put(self, frame: bytes) -> None: ...
@@ -71,6 +72,10 @@ class Topic:
     windows: dict[Outlet, Any]
     limited: bool
     twins: tuple[Topic, ...]
+    broadcasts: int
+    sent: int
+    received: int
+    delivered: int
 
     def __init__(self, cls: type) -> None: ...
     @property
@@ -94,6 +99,7 @@ class PendingRequest:
     wake: Callable[[], None]
     response: Any
     error: Exception | None
+    since: float
 
     def __init__(
         self,
@@ -161,6 +167,7 @@ class Mailbox:
     remaining: int
     on_last: Callable[[], None] | None
     waker: Callable[[], None] | None
+    peak: int
 
     def __init__(self, remaining: int = -1, on_last: Callable[[], None] | None = None) -> None: ...
     def deliver(self, event: Any, local: bool) -> None: ...
@@ -214,6 +221,8 @@ class Reader:
     outlet: Outlet | None
     requests: dict[bytes, PendingRequest]
     on_response: Callable[[Inlet, bytes, Any, int], None]
+    received: int
+    events: int
 
     def __init__(self, limit: int, on_error: Callable[[Inlet, DecodeError], None]) -> None: ...
     @property

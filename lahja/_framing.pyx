@@ -580,6 +580,7 @@ cdef class Outlet:
     cdef public bint compress
     cdef public bint accepts_pickle
     cdef public set announced
+    cdef public Py_ssize_t events
 
     def __init__(self, wake, Py_ssize_t high_water):
         self.name = ""
@@ -592,6 +593,7 @@ cdef class Outlet:
         self.compress = False
         self.accepts_pickle = True
         self.announced = set()
+        self.events = 0
 
     cpdef put(self, bytes frame):
         """Queue a whole frame."""
@@ -606,6 +608,7 @@ cdef class Outlet:
             self.announced.add(shape.type_id)
             self.frames.append(shape.announcement)
             self.size += len(shape.announcement)
+        self.events += 1
         self.put(frame)
 
     def take(self):
@@ -653,6 +656,10 @@ cdef class Topic:
     cdef public dict windows
     cdef public bint limited
     cdef public tuple twins
+    cdef public Py_ssize_t broadcasts
+    cdef public Py_ssize_t sent
+    cdef public Py_ssize_t received
+    cdef public Py_ssize_t delivered
     cdef Shape _recent  # the shape of the last event that was looked up; it is in ``shapes``, too
     cdef tuple _names  # the names of that event's attributes, the very objects
     cdef bint _seen  # whether _has_own_dict() was asked
@@ -671,6 +678,10 @@ cdef class Topic:
         self.windows = {}
         self.limited = False
         self.twins = ()
+        self.broadcasts = 0
+        self.sent = 0
+        self.received = 0
+        self.delivered = 0
 
 
 cdef class PendingRequest:
@@ -686,6 +697,7 @@ cdef class PendingRequest:
     cdef public object wake
     cdef public object response
     cdef public object error
+    cdef public double since
 
     def __init__(
         self, bytes id not None, expected, Topic topic, tuple asked not None, bint locally, wake
@@ -698,6 +710,7 @@ cdef class PendingRequest:
         self.wake = wake
         self.response = None
         self.error = None
+        self.since = 0.0
 
     @property
     def names(self):
@@ -807,6 +820,8 @@ cdef class EventTable:
         shape = <Shape>used
         Py_DECREF(shape)
         self.send(outlets, shape, frame)
+        topic.broadcasts += 1
+        topic.sent += 1
         self.debt += 1
         return outlets
 
@@ -834,11 +849,14 @@ cdef class EventTable:
             Py_DECREF(shape)
             self.requests[request_id] = request
             self.send(outlets, shape, frame)
+            topic.sent += len(outlets)
         else:
             if "_origin" in _own_attributes(topic, event):
                 raise already_bound(event)
             _bind(topic, event, self.origin, request_id)
             self.requests[request_id] = request
+        topic.broadcasts += 1
+        topic.delivered += len(consumers)
         self.debt += 1
         for consumer in consumers:
             if type(consumer) is Mailbox:
@@ -883,6 +901,9 @@ cdef class EventTable:
             shape = <Shape>used
             Py_DECREF(shape)
             self.send(outlets, shape, frame)
+            topic.sent += len(outlets)
+        topic.broadcasts += 1
+        topic.delivered += len(consumers)
         self.debt += 1
         for consumer in consumers:
             if type(consumer) is Mailbox:
@@ -1216,12 +1237,14 @@ cdef class Mailbox:
     cdef public Py_ssize_t remaining
     cdef public object on_last
     cdef public object waker
+    cdef public Py_ssize_t peak
 
     def __init__(self, Py_ssize_t remaining=-1, on_last=None):
         self.events = deque()
         self.remaining = remaining
         self.on_last = on_last
         self.waker = None
+        self.peak = 0
 
     @property
     def events(self):
@@ -1239,6 +1262,8 @@ cdef class Mailbox:
                 return
             self.remaining -= 1
         self._append(event)
+        if len(self._events) > self.peak:
+            self.peak = len(self._events)
         waker = self.waker
         if waker is not None:
             self.waker = None
@@ -1557,6 +1582,7 @@ cdef inline uchar *_data(object view) except NULL:
 
 cdef int _hand_over(Topic topic, object event) except -1:
     """Give a received event to the consumers of its topic."""
+    topic.delivered += len(topic.consumers)
     for consumer in topic.consumers:
         if type(consumer) is Mailbox:
             (<Mailbox>consumer).deliver(event, False)
@@ -1583,6 +1609,8 @@ cdef class Reader:
     cdef Py_ssize_t _start
     cdef Py_ssize_t _end
     cdef object _failure
+    cdef public Py_ssize_t received
+    cdef public Py_ssize_t events
 
     def __init__(self, limit, on_error):
         self.limit = limit
@@ -1598,6 +1626,8 @@ cdef class Reader:
         self._start = 0
         self._end = 0
         self._failure = None
+        self.received = 0
+        self.events = 0
 
     @property
     def pending(self):
@@ -1639,6 +1669,7 @@ cdef class Reader:
         if not 0 <= count <= len(self._view) - self._end:
             raise ValueError(f"the buffer has no room for {nbytes} bytes")
         self._end += count
+        self.received += count
 
     def next_frame(self):
         """
@@ -1721,6 +1752,8 @@ cdef class Reader:
         else:
             others = _nothing_given
         if event is not None:
+            self.events += 1
+            topic.received += 1
             _hand_over(topic, event)
         for twin, event in others:
             if event is not None:
@@ -1747,6 +1780,9 @@ cdef class Reader:
                 pass
             else:
                 self.requests.pop(request_id, None)
+                self.events += 1
+                topic.received += 1
+                topic.delivered += 1
                 request.response = event
                 request.wake()
                 return _hand_over(topic, event)

@@ -18,6 +18,7 @@ from .common import (
 if TYPE_CHECKING:
     from typing import Self, Unpack
 
+    from .stats import EndpointStats
     from .streams import Overflow, Stream
     from .typing import EndpointOptions
 
@@ -87,6 +88,15 @@ class EndpointAPI(ABC):
 
         :param options: as in the constructor of the class
         :raise OSError: where another endpoint serves at the path, or it cannot be used
+        """
+
+    @abstractmethod
+    def stats(self) -> EndpointStats:
+        """
+        Return what the endpoint has done so far, and how it is.
+
+        Works before :meth:`run` and after the endpoint stopped, too, and may be called from any
+        thread.
         """
 
     # -- Connections -------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import logging
 import socket
+import time
 import weakref
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
@@ -35,7 +36,9 @@ from .handlers import Handler
 from .names import name_of
 from .peering import Peering
 from .routing import Router, Watcher
+from .stats import EndpointStats
 from .streams import Overflow, Stream, Waiter, make_mailbox, subscribe_mailbox
+from .survey import Life, survey
 from .typing import EndpointOptions
 
 __all__ = [
@@ -107,6 +110,7 @@ class BaseEndpoint(EndpointAPI):
         self._name = name
         self._drain_timeout = drain_timeout
         self._router = Router(name, allow_pickle, max_frame_size, self.logger)
+        self._router.stopwatch.clock = time.perf_counter
         self._table = self._router.table
         self._table.route = self._route
         self._table.where = self.current_loop
@@ -126,6 +130,7 @@ class BaseEndpoint(EndpointAPI):
         self._stopped = Gate()
         self._server_stopped = False
         self._running = False
+        self._life = Life(time.monotonic)
 
     def __repr__(self) -> str:
         state = "running" if self._running else "stopped" if self.is_stopped else "not started"
@@ -140,6 +145,11 @@ class BaseEndpoint(EndpointAPI):
     @abstractmethod
     def current_loop() -> object:
         """Return the event loop that runs in this thread, or None."""
+
+    @property
+    @abstractmethod
+    def backend(self) -> str:
+        """The name of the event loop's kind, as statistics have it."""
 
     @abstractmethod
     def make_waiter(self) -> Waiter:
@@ -242,6 +252,9 @@ class BaseEndpoint(EndpointAPI):
             raise LifecycleError(f"endpoint {self._name!r} does not serve: use serve(config)")
         return self._peering.path
 
+    def stats(self) -> EndpointStats:
+        return survey(self._router, self._peering, self._life, self.backend)
+
     async def wait_started(self) -> None:
         """Wait until the endpoint runs."""
         await self.pass_gate(self._started)
@@ -273,6 +286,8 @@ class BaseEndpoint(EndpointAPI):
             )
         self._running = True
         self._table.home = self.current_loop()
+        self._life.begin()
+        self._router.reporter.begin(self.time)
         self._started.open()
 
     async def _finish(self, error: BaseException | None) -> None:
@@ -307,6 +322,8 @@ class BaseEndpoint(EndpointAPI):
             if stream is not None:
                 stream.end()
         self._streams.clear()
+        self._life.end()
+        self._router.reporter.end()
         self._stopped.open()
         self._table.home = _NOWHERE
 
@@ -457,19 +474,27 @@ class BaseEndpoint(EndpointAPI):
             raise ValueError(f"timeout is {timeout!r}; it must not be negative")
         required = config is None or config.require_subscriber is not False
         waiter = self.make_waiter()
-        pending = self._table.ask(item, config, required, waiter.wake)
+        router = self._router
+        since = router.stopwatch.clock()
         try:
-            if timeout is None:
-                await waiter.wait()
-            else:
-                async with self.deadline(timeout) as is_over:
+            pending = self._table.ask(item, config, required, waiter.wake)
+            pending.since = since
+            try:
+                if timeout is None:
                     await waiter.wait()
-                if is_over() and pending.response is None and pending.error is None:
-                    raise RequestTimeout(name_of(type(item)), timeout, pending.names)
-        finally:
-            self._table.requests.pop(pending.id, None)
-        if pending.error is not None:
-            raise pending.error
+                else:
+                    async with self.deadline(timeout) as is_over:
+                        await waiter.wait()
+                    if is_over() and pending.response is None and pending.error is None:
+                        raise RequestTimeout(name_of(type(item)), timeout, pending.names)
+            finally:
+                self._table.requests.pop(pending.id, None)
+            if pending.error is not None:
+                raise pending.error
+        except BaseException as error:
+            router.request_log.failed(error)
+            raise
+        router.request_log.succeeded(router.stopwatch.clock() - since)
         response: Any = pending.response
         return response  # type: ignore[no-any-return]
 
@@ -482,7 +507,7 @@ class BaseEndpoint(EndpointAPI):
         if not callable(handler):
             raise TypeError(f"a handler must be callable, which {handler!r} is not")
         topic = self._table.topic(event_type)
-        subscribed = Handler(handler, self, self.logger)
+        subscribed = Handler(handler, self, self.logger, self._router.stopwatch)
         self._handlers.add(subscribed)
         self._router.add_consumer(topic, subscribed)
 
@@ -509,7 +534,8 @@ class BaseEndpoint(EndpointAPI):
         def unsubscribe() -> None:
             router.remove_consumer(topic, mailbox)
 
-        mailbox = make_mailbox(topic, num_events, max_queue, overflow, unsubscribe, self.logger)
+        log = router.reporter
+        mailbox = make_mailbox(topic, num_events, max_queue, overflow, unsubscribe, log)
         stream: Stream[TStreamEvent] = Stream(self, topic, mailbox, num_events)
         if num_events != 0:
             self._streams.add(weakref.ref(stream, self._streams.discard))

@@ -52,6 +52,9 @@ class ChannelOwner(Protocol):
     def channel_blocked(self, channel: Channel) -> None:
         """Take note that the system takes no more from now on."""
 
+    def channel_unblocked(self, channel: Channel) -> None:
+        """Take note that the system takes more again."""
+
     def channel_ended(self, channel: Channel) -> None:
         """Take note, once, that the channel is closed."""
 
@@ -79,7 +82,13 @@ class Channel(ABC):
         self.drained: Gate | None = None  # opens when all is written, where somebody waits for it
         self.blocked = False  # the system takes no more
         self.blocked_since = 0.0  # by the event loop's clock
+        self.blocked_at = 0.0  # the same by the clock of :func:`time.monotonic`
         self.is_watched = False  # whether a timer looks after a peer that takes nothing
+        self.is_stalled = False  # whether it was said that the peer takes nothing
+        self.stalls = 0  # how often it took nothing for a while
+        self.since = 0.0  # when the handshake was over, in Unix time
+        self.pid: int | None = None  # of the peer's process
+        self.bytes_sent = 0
         self.cancel_timer: Callable[[], None] = _nothing  # one at a time: hello, then stall
         self.closed = False
         self.error: Exception | None = None  # what ended it, if something did
@@ -142,6 +151,7 @@ class Channel(ABC):
             return
         self.blocked = False
         self._outlet.threshold = _FLUSH_SIZE if self._gathering else 0
+        self._owner.channel_unblocked(self)
         self._write()
 
     def _wake(self) -> None:
@@ -173,12 +183,14 @@ class Channel(ABC):
                 if len(chunks) == 1:
                     count = self.socket.send(chunks[0], _NO_SIGNAL)
                     outlet.size -= count
+                    self.bytes_sent += count
                     if count == len(chunks[0]):
                         chunks.clear()
                         continue
                 else:
                     count = self.socket.sendmsg(chunks[:_MOST_BUFFERS], (), _NO_SIGNAL)
                     outlet.size -= count
+                    self.bytes_sent += count
                 _advance(chunks, count)
             self._written_at = time.monotonic()
         except (BlockingIOError, InterruptedError):

@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
+from .counting import Stopwatch
+
 __all__ = ["Handler", "Scheduler"]
 
 _EVENTS_PER_TURN = 64
@@ -43,11 +45,21 @@ class Handler:
     :param function: called with each event
     :param scheduler: the event loop
     :param logger: where exceptions of the function are reported
+    :param stopwatch: takes the time of the function; started before events are delivered
     """
 
     def __init__(
-        self, function: Callable[[Any], Any], scheduler: Scheduler, logger: logging.Logger
+        self,
+        function: Callable[[Any], Any],
+        scheduler: Scheduler,
+        logger: logging.Logger,
+        stopwatch: Stopwatch | None = None,
     ) -> None:
+        self.slowest = 0.0  # seconds that one event took at most, until it was awaited
+        self.peak = 0  # the most events that ever waited
+        self.failures = 0
+        self._stopwatch = Stopwatch() if stopwatch is None else stopwatch
+        self._begun: float | None = None  # when the function began with what is awaited
         self._function = function
         self._scheduler = scheduler
         self._logger = logger
@@ -60,15 +72,50 @@ class Handler:
         """Call the function with the event, now or when its turn comes."""
         if not self._active:
             return
-        if self._busy:
-            self._waiting.append(event)
-        elif local:
-            self._busy = True
-            self._waiting.append(event)
-            self._scheduler.call_soon(self._resume)
+        if self._busy or local:
+            self._wait(event)
+            return
+        self._busy = True
+        is_awaitable = False
+        try:
+            result = self._function(event)
+            is_awaitable = result is not None and inspect.isawaitable(result)
+        except BaseException as error:
+            if not self._is_failure(error):  # as where a handler is interrupted from the keyboard
+                self._go_on()
+                raise
+            self._report(event, error)
+        stopwatch = self._stopwatch
+        if is_awaitable:
+            self._begun = stopwatch.last
+            self._start(event, result)
+            return
+        if stopwatch.is_on:
+            # One look at the clock for each: it began when what was called before it ended.
+            begun = stopwatch.last
+            now = stopwatch.last = stopwatch.clock()
+            if now - begun > self.slowest:
+                self.slowest = now - begun
+        if self._waiting:
+            self._go_on()
         else:
-            self._busy = True
-            self._call(event)
+            self._busy = False
+
+    @property
+    def function(self) -> Callable[[Any], Any]:
+        """What is called with each event."""
+        return self._function
+
+    @property
+    def waiting(self) -> int:
+        """How many events wait for their turn."""
+        return len(self._waiting)
+
+    @property
+    def busy_for(self) -> float:
+        """Seconds since the function began with the event that it awaits; 0.0 where it does not."""
+        begun = self._begun
+        return 0.0 if begun is None else self._stopwatch.clock() - begun
 
     def stop(self) -> None:
         """Call the function no more."""
@@ -78,16 +125,13 @@ class Handler:
         if inspect.iscoroutine(unstarted):
             unstarted.close()
 
-    def _call(self, event: Any) -> None:
-        """Begin with one event, and let the others follow."""
-        awaitable = None
-        try:
-            awaitable = self._begin(event)
-        finally:  # also where a handler is interrupted from the keyboard
-            if awaitable is not None:
-                self._start(event, awaitable)
-            else:
-                self._go_on()
+    def _wait(self, event: Any) -> None:
+        """Let the event wait for its turn."""
+        self._waiting.append(event)
+        self.peak = max(self.peak, len(self._waiting))
+        if not self._busy:
+            self._busy = True
+            self._scheduler.call_soon(self._resume)
 
     def _go_on(self) -> None:
         """Let the events that wait follow in the event loop's next turn."""
@@ -113,14 +157,25 @@ class Handler:
 
     def _begin(self, event: Any) -> Awaitable[Any] | None:
         """Call the function; return what is left to be awaited."""
+        clock = self._stopwatch.clock
+        begun = clock()
+        result = None
         try:
             result = self._function(event)
         except BaseException as error:
             if not self._is_failure(error):
                 raise
             self._report(event, error)
-            return None
-        return result if result is not None and inspect.isawaitable(result) else None
+        if result is not None and inspect.isawaitable(result):
+            self._begun = begun
+            return result
+        self.slowest = max(self.slowest, clock() - begun)
+        return None
+
+    def _ended(self) -> None:
+        """Take note that what was awaited is over."""
+        self.slowest = max(self.slowest, self.busy_for)
+        self._begun = None
 
     def _start(self, event: Any, awaitable: Awaitable[Any]) -> None:
         self._unstarted = awaitable
@@ -131,6 +186,7 @@ class Handler:
         try:
             await self._await_all(event, remaining)
         finally:  # also where a handler cancels the task
+            self._ended()
             self._go_on()
 
     async def _await_all(self, event: Any, remaining: Awaitable[Any] | None) -> None:
@@ -144,6 +200,7 @@ class Handler:
                     if not self._is_failure(error):
                         raise
                     self._report(event, error)
+                self._ended()
             turns += 1
             if turns % _EVENTS_PER_TURN == 0:
                 await self._scheduler.checkpoint()
@@ -157,6 +214,7 @@ class Handler:
         return isinstance(error, Exception) or self._scheduler.is_stray(error)
 
     def _report(self, event: Any, error: BaseException) -> None:
+        self.failures += 1
         self._logger.error(
             "handler %r failed with an event of type %s",
             self._function,

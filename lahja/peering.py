@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
+import math
 import os
 import random
 import socket
+import time
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -20,12 +23,26 @@ from typing import Any, Protocol
 from . import wire
 from .channels import Channel, ChannelOwner, MakeConnection
 from .common import ConnectionConfig
-from .exceptions import ConnectionAttemptRejected, ConnectTimeout, ProtocolError, TruncatedFrame
+from .exceptions import (
+    ConnectionAttemptRejected,
+    ConnectTimeout,
+    FrameTooLarge,
+    ProtocolError,
+    TruncatedFrame,
+)
 from .flow import Gate
 from .framing import Outlet
 from .protocol import Connection, Hello, State, control_frame, one_line
 from .routing import Router
-from .sockets import RETRIED, Listener, allowed_user, connect, peer_is_gone, peer_user
+from .sockets import (
+    RETRIED,
+    Listener,
+    allowed_user,
+    connect,
+    peer_is_gone,
+    peer_process,
+    peer_user,
+)
 
 __all__ = ["EventLoop", "Peering"]
 
@@ -36,6 +53,8 @@ _PAUSE_WHEN_FULL = 0.2  # seconds, where there is no file descriptor for another
 _SUSPICIOUS = (wire.REJECT_VERSION, wire.REJECT_NAME)  # the others are part of connecting
 _FIRST_RETRY = 0.002
 _SLOWEST_RETRY = 0.1
+_STALL = 0.1  # seconds in which a peer takes nothing, and after which that counts as a stall
+_STALL_NOTICE = 1.0  # seconds after which it is worth a line
 
 
 class EventLoop(Protocol):
@@ -130,7 +149,12 @@ class Peering:
                         ProtocolError(f"it says nothing, while there are {error.strerror}")
                     )
                     continue
-                self._warn(f"cannot accept connections for a moment: {error}")
+                self._warn(
+                    "accept",
+                    "",
+                    f"cannot accept connections for a moment: {error}; see ulimit -n, "
+                    "and who has so many files open",
+                )
                 return _PAUSE_WHEN_FULL
             if sock is None:
                 break
@@ -144,7 +168,7 @@ class Peering:
             sock.close()
             return
         if not allowed_user(user, self._allowed_uids):
-            self._warn(f"refused a process of user {user}; see allowed_uids")
+            self._warn("refused", "", f"refused a process of user {user}; see allowed_uids")
             reason = f"processes of user {user} may not connect; see allowed_uids"
             with contextlib.suppress(OSError):
                 sock.send(control_frame(wire.REJECT, wire.REJECT_USER, reason))
@@ -256,6 +280,7 @@ class Peering:
 
         channel = self._loop.open_channel(sock, self, make_connection)
         self._channels[channel.connection] = channel
+        channel.pid = peer_process(sock)
         return channel
 
     def _settled(self, connection: Connection) -> None:
@@ -265,31 +290,76 @@ class Peering:
                 del self._strangers[channel]
                 if not channel.is_watched:  # then the timer is another one already
                     channel.cancel_timer()
+            channel.since = time.time()
             channel.settled.open()
+
+    def channel_of(self, connection: Connection) -> Channel | None:
+        """Return the channel of a connection; None where it is closed."""
+        return self._channels.get(connection)
+
+    def stalled_for(self, channel: Channel) -> float:
+        """Return for how many seconds the peer has taken nothing; 0.0 where that is no stall."""
+        if not channel.blocked or channel.closed:
+            return 0.0
+        seconds = time.monotonic() - channel.blocked_at  # in any thread, as a loop's clock is not
+        return seconds if seconds >= _STALL else 0.0
 
     def channel_blocked(self, channel: Channel) -> None:
         """Disconnect the peer if it takes nothing for too long."""
         channel.blocked_since = self._loop.time()
-        if self._stall_timeout is not None and not channel.is_watched:
+        channel.blocked_at = time.monotonic()
+        if not channel.is_watched:
             channel.is_watched = True
-            self._watch_stall(channel, self._stall_timeout, self._stall_timeout)
+            self._watch_stall(channel, 0.0)
 
-    def _watch_stall(self, channel: Channel, timeout: float, seconds: float) -> None:
+    def _watch_stall(self, channel: Channel, blocked_for: float) -> None:
+        """Look again when there may be something to do about a peer that takes nothing."""
+        limit = math.inf if self._stall_timeout is None else self._stall_timeout
+
         def look() -> None:
-            left = channel.blocked_since + timeout - self._loop.time()
+            blocked_for = self._loop.time() - channel.blocked_since
             if not channel.blocked:
                 channel.is_watched = False
-            elif left > 0:
-                self._watch_stall(channel, timeout, left)
+            elif blocked_for < limit:
+                if blocked_for >= _STALL_NOTICE and not channel.is_stalled:
+                    self._notice_stall(channel, blocked_for)
+                self._watch_stall(channel, blocked_for)
             elif channel.nudge():
                 channel.blocked_since = self._loop.time()
-                self._watch_stall(channel, timeout, timeout)
+                self._watch_stall(channel, 0.0)
             else:
                 waiting = channel.connection.outlet.size
-                reason = f"it took nothing for {timeout:g} s, while {waiting} bytes waited for it"
+                reason = f"it took nothing for {limit:g} s, while {waiting} bytes waited for it"
                 channel.close(TimeoutError(reason))
 
-        channel.cancel_timer = self._loop.call_later(seconds, look)
+        left = limit - blocked_for
+        if not channel.is_stalled:
+            left = min(left, max(_STALL_NOTICE - blocked_for, 0.0))
+        if left < math.inf:
+            channel.cancel_timer = self._loop.call_later(left, look)
+        else:
+            channel.is_watched = False
+
+    def _notice_stall(self, channel: Channel, seconds: float) -> None:
+        channel.is_stalled = True
+        self._say(
+            logging.INFO,
+            "stall",
+            channel.connection.name,
+            f"{_shown(channel)} has taken nothing for {seconds:.1f} s, while "
+            f"{channel.connection.outlet.size} bytes wait for it: is it stopped, or is its event "
+            "loop kept busy?",
+        )
+
+    def channel_unblocked(self, channel: Channel) -> None:
+        """Count what was a stall, and say that it is over where it was said before."""
+        seconds = time.monotonic() - channel.blocked_at
+        if seconds >= _STALL:
+            channel.stalls += 1
+        if channel.is_stalled:
+            channel.is_stalled = False
+            text = f"{_shown(channel)} takes again what waits for it, after {seconds:.1f} s"
+            self._say(logging.INFO, "stall", channel.connection.name, text)
 
     def channel_ended(self, channel: Channel) -> None:
         """Forget a channel that is closed."""
@@ -299,19 +369,27 @@ class Peering:
         channel.cancel_timer()
         was_connected = self._router.peers.get(connection.name) is connection
         self._router.remove(connection)
-        logger, own_name, error = self._router.logger, self._router.name, channel.error
-        whom = one_line(repr(connection.name)) if connection.name else "a stranger"
-        rejection = connection.rejection
+        name, error, rejection = connection.name, channel.error, connection.rejection
+        whom = _shown(channel)
         if isinstance(error, OSError) and not isinstance(error, TimeoutError):
             error = None  # how a process that is killed looks
         if error is not None and not isinstance(error, (ProtocolError, TimeoutError)):
-            logger.error("%s: closed the connection to %s", own_name, whom, exc_info=error)
+            self._router.reporter.logger.error(
+                "%s: closed the connection to %s", self._router.name, whom, exc_info=error
+            )
         elif error is not None and (connection.to is None or was_connected):
-            self._warn(f"closed the connection to {whom}: {one_line(error)}")
-        elif connection.to is None and rejection is not None and rejection.code in _SUSPICIOUS:
-            self._warn(f"refused the connection of {whom}: {one_line(rejection.reason)}")
-        elif was_connected and connection.state is not State.LEFT and not connection.goodbye_sent:
-            logger.info("%s: %s left without saying goodbye", own_name, whom)
+            text = f"closed the connection to {whom}: {one_line(error)}"
+            self._warn("closed", name, text + (_remedy(error) if was_connected else ""))
+        elif rejection is not None:
+            is_suspicious = connection.to is None and rejection.code in _SUSPICIOUS
+            level = logging.WARNING if is_suspicious else logging.DEBUG
+            how = "refused the connection of" if connection.to is None else "was refused by"
+            self._say(level, "refused", name, f"{how} {whom}: {one_line(rejection.reason)}")
+        elif was_connected and connection.state is State.LEFT:
+            self._say(logging.DEBUG, "left", name, f"{whom} left")
+        elif was_connected and not connection.goodbye_sent:
+            text = f"{whom} left without saying goodbye: did it crash, or was it killed?"
+            self._say(logging.INFO, "left", name, text)
 
     def _is_peer_gone(self, connection: Connection) -> bool:
         channel = self._channels.get(connection)
@@ -322,8 +400,11 @@ class Peering:
         channel.read_the_rest()  # before its successor says anything
         return True
 
-    def _warn(self, text: str) -> None:
-        self._router.logger.warning("%s: %s", self._router.name, text)
+    def _warn(self, kind: str, peer: str, text: str) -> None:
+        self._say(logging.WARNING, kind, peer, text)
+
+    def _say(self, level: int, kind: str, peer: str, text: str) -> None:
+        self._router.reporter.say(level, kind, peer, "%s", text)
 
     # -- Leaving -----------------------------------------------------------------------------
 
@@ -360,11 +441,25 @@ class Peering:
         sizes = {f"{size} bytes": size, f"{held} events held back by flow control": held}
         what = " and ".join(text for text, count in sizes.items() if count)
         if self._drained_for is None:
-            self._warn(f"dropped {what}, which {name!r} had not taken yet")
+            text = f"dropped {what}, which {name!r} had not taken yet"
         else:
-            self._warn(
-                f"dropped {what}, which {name!r} did not take within {self._drained_for:g} s"
-            )
+            text = f"dropped {what}, which {name!r} did not take within {self._drained_for:g} s"
+        self._warn("loss", name, one_line(text))
+
+
+def _shown(channel: Channel) -> str:
+    """Return whom a channel leads to, as it may stand in a log."""
+    name = channel.connection.name
+    return one_line(repr(name)) if name else "a stranger"
+
+
+def _remedy(error: Exception) -> str:
+    """Return what can be done about the end of a connection; empty where that is said already."""
+    if isinstance(error, TimeoutError):
+        return "; is it stopped, or is its event loop kept busy? See stall_timeout"
+    if isinstance(error, FrameTooLarge):
+        return "; see max_frame_size"
+    return ""
 
 
 def _real(path: Path) -> str:

@@ -151,6 +151,7 @@ class Connection:
         self.goodbye_sent = False
         self.rejection: Rejection | None = None  # why this connection was refused, if it was
         self.unasked: set[str] = set()  # types that the peer sent though nobody asked for them
+        self.on_receive: Callable[[int], None] = _nothing  # called with how many bytes came
         self._own_subscriptions = subscriptions
         self._limit: int = hello.options["max_frame_size"]
         self._announced_size = 0  # bytes of the peer's announcements
@@ -239,6 +240,7 @@ class Connection:
         reader.buffer_updated(nbytes)
         if self.ended:
             return True
+        self.on_receive(nbytes)
         try:
             body = reader.next_frame()
             if body is None:
@@ -263,7 +265,7 @@ class Connection:
 
     def release(self) -> None:
         """Let go of what refers back to here, once all is said: no garbage is to be collected."""
-        self.outlet.wake = _nothing
+        self.outlet.wake = self.on_receive = _nothing
         self.reader.on_error = self.reader.find_topic = self.reader.on_response = _nothing
 
     def _handle(self, body: memoryview | bytes) -> None:

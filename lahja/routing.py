@@ -20,6 +20,7 @@ from typing import Any
 from . import wire
 from .common import BaseEvent, BroadcastConfig, already_bound
 from .compression import HAS_SNAPPY, Compressor
+from .counting import NameCounter, RequestLog, Stopwatch
 from .exceptions import (
     DecodeError,
     LahjaError,
@@ -32,6 +33,7 @@ from .flow import Gate, Intake, Window
 from .framing import EventTable, Inlet, Outlet, PendingRequest, Topic
 from .names import find_class, main_module_name, name_of
 from .protocol import Connection, Hello, Rejection, one_line
+from .reports import Reporter
 
 __all__ = ["Router", "Watcher"]
 
@@ -67,6 +69,11 @@ class Router:
     ) -> None:
         self.name = name
         self.logger = logger
+        self.reporter = Reporter(name, logger)
+        self.undecodable_events = NameCounter()  # by the name of the type
+        self.dropped_events = NameCounter()  # the same, by streams that have ended
+        self.request_log = RequestLog()
+        self.stopwatch = Stopwatch()
         self.table = EventTable(name, allow_pickle, self._fill_topic)
         self.table.on_congested = self.full
         self.table.targets = self._targets
@@ -133,6 +140,7 @@ class Router:
         self.table.outlets[name] = connection.outlet
         connection.reader.requests = self.pending
         connection.reader.find_topic = functools.partial(self._find_topic, connection)
+        connection.on_receive = self.stopwatch.start
         for intake in self._intakes.values():
             intake.forget(name)
         self._limits_changed()
@@ -140,7 +148,7 @@ class Router:
             self._add_interest(connection, type_name, window)
         self.connections_version += 1
         self.subscriptions_version += 1
-        self.logger.debug("%s: connected to %s", self.name, name)
+        self.reporter.say(logging.DEBUG, "connected", name, "connected to %s", one_line(name))
         self.on_settled(connection)
         self._changed()
 
@@ -149,9 +157,11 @@ class Router:
         topic = self.table.by_name.get(name)
         if topic is None and name not in self._ever_wanted and name not in connection.unasked:
             connection.unasked.add(name)
-            self.logger.warning(
-                "%s: ignored events of type %s from %s: nobody here asked for it",
-                self.name,
+            self.reporter.say(
+                logging.WARNING,
+                "unasked",
+                connection.name,
+                "ignored events of type %s from %s: nobody here asked for it",
                 one_line(name),
                 one_line(connection.name),
             )
@@ -245,6 +255,8 @@ class Router:
         """End the subscription of a consumer; no-op where it has ended."""
         if consumer not in topic.consumers:
             return
+        if lost := getattr(consumer, "lost", 0):
+            self.dropped_events.add(topic.name, lost)
         topic.consumers = tuple(other for other in topic.consumers if other is not consumer)
         intake = self._intakes.get(topic.name)
         if intake is not None:
@@ -315,7 +327,7 @@ class Router:
             for outlet, window in windows.items():
                 if outlet not in limited:
                     window.lift()
-                self._release(outlet, window, drop=outlet not in outlets)
+                self._release(topic, outlet, window, drop=outlet not in outlets)
 
     # -- Broadcasting ------------------------------------------------------------------------
 
@@ -334,6 +346,7 @@ class Router:
             return self._respond(topic, event, config, required)
         outlets, consumers = self._targets(topic, config, required)
         gates = self._send(topic, event, wire.EVENT, b"", outlets, bool(consumers))
+        topic.delivered += len(consumers)
         for consumer in consumers:
             consumer.deliver(event, True)
         if consumers and topic.name in self._intakes:
@@ -387,6 +400,7 @@ class Router:
                 raise already_bound(event)
             if bind:
                 table.bind(event, request_id or None)
+            topic.broadcasts += 1
             table.debt += 1
             return gates
         shape, frame = table.prepare(topic, event, kind, request_id, outlets)
@@ -401,6 +415,8 @@ class Router:
                     gates.append(window.hold(shape, frame))
             outlets = tuple(free)
         table.send(outlets, shape, frame)
+        topic.broadcasts += 1
+        topic.sent += len(outlets)
         table.debt += 1
         return gates + self.full(outlets)
 
@@ -429,18 +445,24 @@ class Router:
             for _, _, gate in topic.windows[connection.outlet].held
         ]
 
+    def held_events(self, connection: Connection) -> int:
+        """Return how many events are held for want of the peer's credit; in any thread."""
+        windows = [topic.windows for topic in self.table.topics.copy().values()]
+        return sum(len(each[o].held) for each in windows if (o := connection.outlet) in each)
+
     def credited(self, connection: Connection, name: str, count: int) -> None:
         """Let the peer have further events of a type."""
         for topic in self._topics.get(name, ()):
             window: Window | None = topic.windows.get(connection.outlet)
             if window is not None:
                 window.credit(count)
-                self._release(connection.outlet, window, drop=False)
+                self._release(topic, connection.outlet, window, drop=False)
 
-    def _release(self, outlet: Outlet, window: Window, drop: bool) -> None:
+    def _release(self, topic: Topic, outlet: Outlet, window: Window, drop: bool) -> None:
         for shape, frame, gate in window.release():
             if not drop:
                 self.table.send((outlet,), shape, frame)
+                topic.sent += 1
             gate.open()
 
     # -- Responses ---------------------------------------------------------------------------
@@ -475,17 +497,21 @@ class Router:
         gates = self._send(topic, event, wire.RESPONSE, request_id, outlets, True)
         if request is not None:
             if isinstance(event, request.expected):
+                topic.delivered += 1
                 self._finish(request_id, response=event)
             else:
                 self._finish(request_id, error=_unexpected(request, topic.name, self.name))
+        topic.delivered += len(consumers)
         for consumer in consumers:
             consumer.deliver(event, True)
         return gates
 
     def _ignored(self, type_name: str, sender: str, is_late: bool) -> None:
-        self.logger.warning(
-            "%s: ignored a response of type %s from %s: %s",
-            self.name,
+        self.reporter.say(
+            logging.WARNING,
+            "response",
+            sender,
+            "ignored a response of type %s from %s: %s",
             one_line(type_name),
             one_line(sender),
             "it is late, or the second one" if is_late else "it was not asked",
@@ -516,8 +542,11 @@ class Router:
             self._finish(request_id, error=failure)
             return
         self._finish(request_id, response=event)
-        topic = self.table.topics.get(cls)
-        for consumer in topic.consumers if topic is not None else ():
+        topic = self.table.topic(cls)
+        reader.events += 1
+        topic.received += 1
+        topic.delivered += 1 + len(topic.consumers)
+        for consumer in topic.consumers:
             consumer.deliver(event, False)
 
     def _finish(
@@ -538,9 +567,12 @@ class Router:
             intake.lost(connection.name)
 
     def _lost(self, connection: Connection, name: str, error: DecodeError) -> None:
-        self.logger.warning(
-            "%s: lost an event of type %s from %s: %s",
-            self.name,
+        self.undecodable_events.add(name)
+        self.reporter.say(
+            logging.WARNING,
+            "undecodable",
+            connection.name,
+            "lost an event of type %s from %s: %s",
             one_line(name),
             one_line(connection.name),
             one_line(error),

@@ -21,7 +21,15 @@ import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["RETRIED", "Listener", "allowed_user", "connect", "peer_is_gone", "peer_user"]
+__all__ = [
+    "RETRIED",
+    "Listener",
+    "allowed_user",
+    "connect",
+    "peer_is_gone",
+    "peer_process",
+    "peer_user",
+]
 
 RETRIED = frozenset((errno.ENOENT, errno.ECONNREFUSED, errno.EAGAIN, errno.ECONNRESET, errno.EINTR))
 """Errors of :func:`connect` that may pass: nobody serves yet, or too many connect at a time."""
@@ -80,6 +88,22 @@ def peer_user(sock: socket.socket) -> int | None:
         user = struct.unpack_from("II", credentials)[1]
         return user
     return None
+
+
+def peer_process(sock: socket.socket) -> int | None:
+    """Return the id of the process at the other end, or None where the system cannot tell."""
+    try:
+        if sys.platform == "linux":
+            size = struct.calcsize("3i")
+            credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+            pid: int = struct.unpack("3i", credentials)[0]
+        elif sys.platform == "darwin":
+            (pid,) = struct.unpack("i", sock.getsockopt(0, 2, 4))  # LOCAL_PEERPID
+        else:
+            return None
+    except OSError:
+        return None
+    return pid or None  # 0, where it is of another namespace of processes
 
 
 def allowed_user(user: int | None, allowed: frozenset[int]) -> bool:

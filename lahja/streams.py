@@ -19,7 +19,7 @@ from .flow import Intake
 from .framing import EventIterator, Mailbox, Topic
 from .routing import Router
 
-__all__ = ["Overflow", "Stream", "StreamHost", "Waiter", "make_mailbox", "subscribe_mailbox"]
+__all__ = ["Log", "Overflow", "Stream", "StreamHost", "Waiter", "make_mailbox", "subscribe_mailbox"]
 
 Overflow = Literal["block", "drop_oldest", "drop_newest", "latest", "raise"]
 
@@ -36,6 +36,13 @@ class Waiter(Protocol):
 
     def wait(self) -> Awaitable[None]:
         """Return what is awaited, by the task that calls this, until it is woken."""
+
+
+class Log(Protocol):
+    """Take lines, as a logger does."""
+
+    def log(self, level: int, text: str, /, *args: Any) -> None:
+        """Write a line."""
 
 
 class StreamHost(Protocol):
@@ -58,6 +65,8 @@ class _BlockingMailbox(Mailbox):
     """Hold senders back: each may have so many events under way."""
 
     __slots__ = ("backlog", "bound", "intake")
+
+    policy = "block"
 
     def __init__(self, remaining: int, on_last: Callable[[], None], bound: int) -> None:
         super().__init__(remaining, on_last)
@@ -83,19 +92,22 @@ class _BlockingMailbox(Mailbox):
 class _DroppingMailbox(Mailbox):
     """Drop events for which there is no room, and say so once per burst."""
 
-    __slots__ = ("_in_burst", "_level", "_logger", "_name", "_oldest", "bound", "dropped")
+    __slots__ = ("_in_burst", "_log", "_name", "_oldest", "bound", "dropped", "policy")
 
-    def __init__(
-        self, name: str, bound: int, oldest: bool, logger: logging.Logger, level: int
-    ) -> None:
+    def __init__(self, name: str, bound: int, policy: str, log: Log) -> None:
         super().__init__()
         self.bound = bound
         self.dropped = 0
+        self.policy = policy
         self._name = name
-        self._oldest = oldest
-        self._logger = logger
-        self._level = level
+        self._oldest = policy != "drop_newest"
+        self._log = log
         self._in_burst = False
+
+    @property
+    def lost(self) -> int:
+        """How many events found no room."""
+        return self.dropped
 
     def deliver(self, event: Any, local: bool) -> None:
         if not self.remaining:
@@ -106,8 +118,9 @@ class _DroppingMailbox(Mailbox):
             self.dropped += 1
             if not self._in_burst:
                 self._in_burst = True
-                self._logger.log(
-                    self._level,
+                # That all but the newest are dropped is what "latest" is for.
+                self._log.log(
+                    logging.DEBUG if self.policy == "latest" else logging.WARNING,
                     "a stream of %s is full with %d events and drops the %s: read it faster",
                     self._name,
                     self.bound,
@@ -122,11 +135,14 @@ class _DroppingMailbox(Mailbox):
 class _RaisingMailbox(Mailbox):
     """Take no more events after one for which there was no room."""
 
-    __slots__ = ("_name", "bound", "error")
+    __slots__ = ("_name", "bound", "error", "lost")
+
+    policy = "raise"
 
     def __init__(self, remaining: int, on_last: Callable[[], None], name: str, bound: int) -> None:
         super().__init__(remaining, on_last)
         self.bound = bound
+        self.lost = 0
         self.error: LahjaError | None = None
         self._name = name
 
@@ -135,6 +151,8 @@ class _RaisingMailbox(Mailbox):
             self.error = StreamOverflow(self._name, self.bound)
         if self.error is None:
             super().deliver(event, local)
+        else:
+            self.lost += 1
 
 
 def make_mailbox(
@@ -143,11 +161,12 @@ def make_mailbox(
     max_queue: int | None,
     overflow: str,
     on_last: Callable[[], None],
-    logger: logging.Logger,
+    log: Log,
 ) -> Mailbox:
     """
     Return the mailbox for a stream.
 
+    :param log: where is said that events are dropped
     :raise ValueError: where a number or the policy is not one of those that make sense
     """
     if num_events is not None and num_events < 0:
@@ -159,7 +178,7 @@ def make_mailbox(
         raise ValueError(f"overflow is {overflow!r}; it must be one of {choice}")
     remaining = -1 if num_events is None else num_events
     if overflow == "latest":
-        return _DroppingMailbox(topic.name, 1, True, logger, logging.DEBUG)
+        return _DroppingMailbox(topic.name, 1, overflow, log)
     if max_queue is None:
         if overflow != "block":
             raise ValueError(f"overflow={overflow!r} needs a bound: give max_queue")
@@ -168,8 +187,7 @@ def make_mailbox(
         return _BlockingMailbox(remaining, on_last, max_queue)
     if overflow == "raise":
         return _RaisingMailbox(remaining, on_last, topic.name, max_queue)
-    oldest = overflow == "drop_oldest"
-    return _DroppingMailbox(topic.name, max_queue, oldest, logger, logging.WARNING)
+    return _DroppingMailbox(topic.name, max_queue, overflow, log)
 
 
 def subscribe_mailbox(router: Router, topic: Topic, mailbox: Mailbox) -> None:

@@ -181,7 +181,7 @@ async def test_a_frame_over_max_frame_size_ends_its_connection(
             await bad.closed()
             assert complaints(caplog) == [
                 "server: closed the connection to 'bad': "
-                "a frame of 5001 bytes is over the limit of 5000"
+                "a frame of 5001 bytes is over the limit of 5000; see max_frame_size"
             ]
             await good.send_event(Text("still here"))
             assert (await anext(stream)).text == "still here"

@@ -484,7 +484,8 @@ async def test_drop_oldest_keeps_the_newest(
         assert [event.value for event in await take(stream, 3)] == [7, 8, 9]
         assert stream.dropped == 7
         assert complaints(caplog) == [
-            "a stream of helpers:Number is full with 3 events and drops the oldest: read it faster"
+            "server: a stream of helpers:Number is full with 3 events and drops the oldest: "
+            "read it faster"
         ]
         await fill(pair, from_where, 5)  # another burst
         assert [event.value for event in await take(stream, 3)] == [2, 3, 4]
@@ -501,7 +502,8 @@ async def test_drop_newest_keeps_the_oldest(
         assert [event.value for event in await take(stream, 3)] == [0, 1, 2]
         assert stream.dropped == 7
         assert complaints(caplog) == [
-            "a stream of helpers:Number is full with 3 events and drops the newest: read it faster"
+            "server: a stream of helpers:Number is full with 3 events and drops the newest: "
+            "read it faster"
         ]
 
 

@@ -21,6 +21,9 @@ __all__ = ["AsyncioEndpoint", "TFunc"]
 TFunc = TypeVar("TFunc", bound=Callable[..., Any])
 
 
+_NOWHERE: Any = object()
+
+
 class AsyncioEndpoint(BaseEndpoint):
     """
     Communicate by events, in an asyncio program.
@@ -31,7 +34,7 @@ class AsyncioEndpoint(BaseEndpoint):
 
     def __init__(self, name: str, **options: Unpack[EndpointOptions]) -> None:
         super().__init__(name, **options)
-        self._loop: asyncio.AbstractEventLoop  # where the endpoint runs, or ran
+        self._loop: asyncio.AbstractEventLoop = _NOWHERE  # where the endpoint runs, or ran
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -87,6 +90,10 @@ class AsyncioEndpoint(BaseEndpoint):
     # -- What asyncio makes different --------------------------------------------------------
 
     current_loop = staticmethod(running_loop)
+
+    @property
+    def backend(self) -> str:
+        return "uvloop" if type(self._loop).__module__.startswith("uvloop") else "asyncio"
 
     def make_waiter(self) -> AsyncioWaiter:
         return AsyncioWaiter(self._loop if self._running else asyncio.get_running_loop())

@@ -8,9 +8,9 @@ from importlib.util import find_spec
 
 from rich.table import Table
 
-from .. import __version__
 from ..compression import HAS_SNAPPY
 from ..framing import IMPLEMENTATION
+from ..version import __version__
 
 __all__ = ["describe_version"]
 

@@ -87,6 +87,10 @@ class TrioEndpoint(BaseEndpoint):
         except RuntimeError:  # called from outside of trio
             return None
 
+    @property
+    def backend(self) -> str:
+        return "trio"
+
     def make_waiter(self) -> TrioWaiter:
         return TrioWaiter()
 
