@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,14 +23,14 @@ from .campaign import Campaign
 from .contestants import CONTENDERS, QUICK, check_extension, is_compiled_expected
 from .environments import Environments, Missing, default_folder
 from .results import Probe, Results, machine
-from .rows import FULL, Claim, claims, extras
+from .rows import FULL, OTHERS, Claim, Scale, claims, comparisons, extras
 from .rows import QUICK as QUICK_SCALE
 from .runner import Runner
 
 __all__ = ["main"]
 
 ROWS = range(1, 16)
-_LONGEST = 300.0  # seconds that one run may take; only that of ten million events takes so long
+_LONGEST = 60.0  # seconds that one run may take
 _QUICK_EVENTS = 300
 
 
@@ -108,18 +109,10 @@ def _probes(options: argparse.Namespace, wanted: Iterable[Claim]) -> Iterable[Pr
         yield from extras(QUICK_SCALE if options.quick else FULL)
 
 
-def _print(results: Results, wanted: Sequence[Claim]) -> None:
-    for title, group, figure, unit in (
-        ("events/s, 1 to 1", "one to one", "rate", 1),
-        ("deliveries/s, 1 to 4", "one to 4", "rate", 1),
-        ("µs, p50 of a request", "round trip", "p50", 1e6),
-        ("µs, p99 of a request", "round trip", "p99", 1e6),
-        ("events/s of 1 MB", "a megabyte", "rate", 1),
-        ("requests/s, 100 in flight", "in flight", "rate", 1),
-    ):
-        if table := tables.comparison(title, figure, unit, results.group(group)):
-            print(f"{table}\n")
-    print(f"{tables.targets(wanted, results)}\n\n{tables.notes(results)}")
+def _print(results: Results, wanted: Sequence[Claim], scale: Scale) -> None:
+    parts = [tables.comparison(each, results) for each in comparisons(scale)]
+    parts += tables.figures(OTHERS, results), tables.targets(wanted, results), tables.notes(results)
+    print("\n\n".join(filter(None, parts)))
 
 
 def _draw(environments: Environments, results: Path, folder: Path) -> None:
@@ -139,11 +132,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.rounds < 1 or options.seconds <= 0:
         parser.error("--rounds and --seconds must be more than nothing")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # not without ending the processes
     scale = QUICK_SCALE if options.quick else FULL
     rows = options.rows or ROWS
     wanted = [claim for claim in claims(scale) if claim.row in rows]
     results = Results.read(options.load) if options.load else _measure(options, wanted)
-    _print(results, wanted)
+    _print(results, wanted, scale)
     with tempfile.TemporaryDirectory(prefix="peers") as folder:
         path = options.json or Path(folder) / "results.json"
         results.write(path)

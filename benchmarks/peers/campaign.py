@@ -101,4 +101,4 @@ class Campaign:
 
 
 def _first_count(work: Work) -> int:
-    return max(_LEAST_EVENTS, min(_FIRST_EVENTS, _FIRST_BYTES // work.size))
+    return max(_LEAST_EVENTS, min(_FIRST_EVENTS, _FIRST_BYTES // work.size) // work.receivers)

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from .results import Results, Series, Spread
-from .rows import Claim
+from .results import Results, Spread
+from .rows import Claim, Comparison
 
-__all__ = ["comparison", "format_figure", "format_table", "notes", "targets"]
+__all__ = ["comparison", "figures", "format_figure", "format_table", "notes", "targets"]
+
+_MAIN = "lahja-asyncio"
+_UNITS = {  # of each figure: what it is shown in, and how many of these are one of the figure
+    "rate": ("per second", 1.0),
+    "p50": ("µs", 1e6),
+    "p99": ("µs", 1e6),
+    "sender": ("µs of the sender's processor", 1e6),
+    "seconds": ("ms", 1e3),
+    "bytes": ("bytes per event", 1.0),
+    "growth": ("times", 1.0),
+}
 
 
 def format_table(header: Sequence[str], rows: Iterable[Sequence[str]], right: str = "") -> str:
@@ -62,29 +73,48 @@ def targets(claims: Iterable[Claim], results: Results) -> str:
     return format_table(header, rows, "rlrll")
 
 
-def comparison(title: str, figure: str, unit: float, series: Sequence[Series]) -> str:
-    """
-    Return a table of one figure of all who did the same, the best first.
-
-    :param unit: what the figure is multiplied by, such as a million for microseconds
-    """
-    found = [(each, spread) for each in series if (spread := each.spread(figure)) is not None]
+def comparison(comparison: Comparison, results: Results) -> str:
+    """Return a table of one figure of all who did the same, the best first."""
+    unit, scale = _UNITS[comparison.figure]
+    found = [
+        (each.probe.contender, spread)
+        for each in results.group(comparison.group)
+        if (spread := each.spread(comparison.figure)) is not None
+    ]
     if not found:
         return ""
-    best_is_most = figure == "rate"
-    found.sort(key=lambda pair: pair[1].median, reverse=best_is_most)
-    ours = next((spread for each, spread in found if _is_main(each)), None)
+    is_rate = comparison.figure == "rate"
+    found.sort(key=lambda pair: pair[1].median, reverse=is_rate)
+    ours = dict(found).get(_MAIN)
     rows = []
-    for each, spread in found:
-        ratio = "" if ours is None else format_figure(ours.median / spread.median)
-        extremes = f"{format_figure(spread.least * unit)} to {format_figure(spread.most * unit)}"
-        rows.append((each.probe.contender, format_figure(spread.median * unit), extremes, ratio))
-    header = ("contender", title, "least to most", "lahja-asyncio is, times")
+    for name, spread in found:
+        times = ""
+        if ours is not None:
+            times = format_figure(
+                ours.median / spread.median if is_rate else spread.median / ours.median
+            )
+        rows.append((name, *_scaled(spread, scale), times))
+    header = (comparison.text, unit, "least to most", f"{_MAIN} is so many times as good")
     return format_table(header, rows, "lrlr")
 
 
-def _is_main(series: Series) -> bool:
-    return series.probe.contender == "lahja-asyncio"
+def figures(groups: Iterable[str], results: Results) -> str:
+    """Return a table of all figures of some groups."""
+    rows = []
+    for group in groups:
+        for series in results.group(group):
+            for figure, (unit, scale) in _UNITS.items():
+                if figure in (series.runs[0] or {}) and (spread := series.spread(figure)):
+                    rows.append((group, str(series.probe), *_scaled(spread, scale), unit))
+    if not rows:
+        return ""
+    return format_table(("group", "what", "median", "least to most", "unit"), rows, "llrll")
+
+
+def _scaled(spread: Spread, scale: float) -> tuple[str, str]:
+    """Return a median, and its extremes, as text."""
+    extremes = f"{format_figure(spread.least * scale)} to {format_figure(spread.most * scale)}"
+    return format_figure(spread.median * scale), extremes
 
 
 def notes(results: Results) -> str:
@@ -104,8 +134,11 @@ def notes(results: Results) -> str:
         for name, said in results.contenders.items()
     ]
     lines.append(format_table(("contender", "implementation", "versions"), rows))
+    reasons: dict[str, list[str]] = {}
     for name, reason in results.left_out.items():
-        lines.append(f"\nleft out: {name}: {reason}")
+        reasons.setdefault(reason, []).append(name)
+    for reason, names in reasons.items():
+        lines.append(f"\nleft out, because {reason}: {', '.join(names)}")
     for probe, times, reason in results.failures():
         lines.append(f"\nfailed, {times} times: {probe}: {reason}")
     return "\n".join(lines)

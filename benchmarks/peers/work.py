@@ -19,7 +19,7 @@ from typing import Any
 __all__ = ["Answer", "Event", "Node", "Question", "Work", "now", "resident"]
 
 now = time.monotonic
-"""Seconds on a clock that all processes of a machine share; ``perf_counter`` does not promise it."""
+"""Seconds on a clock that all processes of a machine share, which not every clock is."""
 
 _MOST_WARM_UP = 1000  # events
 _WARM_UP_BYTES = 16 << 20

@@ -81,7 +81,7 @@ async def receive(node: Node) -> None:
         node.report(end=now())
         assert len(event.payload) == node.work.size
         await socket.asend(b"done")
-        time.sleep(_GRACE)
+        time.sleep(_GRACE)  # noqa: ASYNC251 - there is nobody else
 
 
 async def ask(node: Node) -> None:
@@ -106,7 +106,7 @@ async def answer(node: Node) -> None:
             question = pickle.loads(await socket.arecv())
             await socket.asend(_dumps(Answer(question.number, question.sent_at, question.payload)))
         node.report()
-        time.sleep(_GRACE)
+        time.sleep(_GRACE)  # noqa: ASYNC251 - there is nobody else
 
 
 def _on_loop(function: Callable[[Node], Any]) -> Callable[[Node], None]:

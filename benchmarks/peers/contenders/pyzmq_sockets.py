@@ -5,7 +5,8 @@ Events are pickled with the highest protocol. The high-water mark is left at its
 messages on each side: more made it no faster. One receiver has a PAIR with the sender. Several have
 SUB sockets, and the sender an XPUB; it starts when all have subscribed. These have no high-water
 mark, for what is above it they drop. A sender leaves when each receiver has said, by a PUSH
-socket, that it has got everything. The event loop of asyncio is the standard one: with uvloop it was no faster.
+socket, that it has got everything. The event loop of asyncio is the standard one: with uvloop it
+was no faster.
 """
 
 from __future__ import annotations
