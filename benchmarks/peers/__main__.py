@@ -2,9 +2,8 @@
 Compare lahja with its peers, and with its targets.
 
 Each contender runs in its own processes and its own environment, which is made first and kept for
-the next time. All rows of the targets take some ten minutes; with --plots, everything is measured,
-which takes twice as long. Only ratios of one run mean anything, and only on a machine that does
-nothing else.
+the next time. All targets take about five minutes, everything takes a quarter of an hour. Only
+ratios of one run mean anything, and only on a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -64,7 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--seconds", type=float, default=0.6, help="that a run should take (%(default)s)")
     add("--environments", type=Path, metavar="FOLDER", help="where they are kept (in the cache)")
     add("--json", type=Path, metavar="FILE", help="write everything that was measured")
-    add("--plots", type=Path, metavar="FOLDER", help="measure all there is, and draw it as SVG")
+    add("--everything", action="store_true", help="measure what the plots show, too")
+    add("--plots", type=Path, metavar="FOLDER", help="the same, and draw it as SVG")
     add("--load", type=Path, metavar="FILE", help="measure nothing; show what --json has written")
     return parser
 
@@ -105,7 +105,7 @@ def _measure(options: argparse.Namespace, wanted: Sequence[Claim]) -> Results:
 def _probes(options: argparse.Namespace, wanted: Iterable[Claim]) -> Iterable[Probe]:
     for claim in wanted:
         yield from (probe for probe, _ in claim.terms)
-    if options.plots is not None:
+    if options.everything or options.plots is not None:
         yield from extras(QUICK_SCALE if options.quick else FULL)
 
 
@@ -132,7 +132,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.rounds < 1 or options.seconds <= 0:
         parser.error("--rounds and --seconds must be more than nothing")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # not without ending the processes
     scale = QUICK_SCALE if options.quick else FULL
     rows = options.rows or ROWS
     wanted = [claim for claim in claims(scale) if claim.row in rows]
@@ -149,4 +148,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # not without ending the processes
     sys.exit(main())

@@ -136,14 +136,14 @@ def _throughput(scale: Scale) -> Iterator[Claim]:
     one, group = Work("stream"), "one to one"
     for variant in ("", "-snappy"):
         ours = f"lahja-asyncio{variant}"
-        for other, bound in (
+        for other, times in (
             (f"upstream-asyncio{variant}", 20),
             ("pyzmq-asyncio", 15),
             ("pipe", 4),
             ("zenoh", 6),
         ):
             text = f"{ours} against {other}, events/s"
-            yield _ratio(1, text, group, (ours, one), (other, one), "rate", at_least=bound)
+            yield _ratio(1, text, group, (ours, one), (other, one), "rate", at_least=times)
     for variant in ("", "-snappy"):
         ours = f"lahja-trio{variant}"
         for other, bound in (
@@ -220,8 +220,8 @@ def _limits(scale: Scale) -> Iterator[Claim]:
     yield _cost(10, text, "idle peers", many, few)
 
     more = scale.receivers
-    works = (one, Work("stream", receivers=more))
-    terms = tuple((Probe("receivers", "lahja-asyncio", work), "sender") for work in works)
+    pair = (one, Work("stream", receivers=more))
+    terms = tuple((Probe("receivers", "lahja-asyncio", work), "sender") for work in pair)
     text = (
         "lahja-asyncio, sender's processor time for a further receiver against that for the first"
     )
@@ -310,8 +310,8 @@ def extras(scale: Scale) -> Iterator[Probe]:
     for name in everybody:
         yield Probe("one to one", name, Work("stream"))
         yield Probe("round trip", name, Work("ask"))
-    sweepers = ("lahja-asyncio", "lahja-trio", "upstream-asyncio", "pyzmq-asyncio")
-    sweepers += ("pynng-asyncio", "zenoh", "pipe")
+    sweepers = ["lahja-asyncio", "lahja-trio", "upstream-asyncio", "pyzmq-asyncio"]
+    sweepers += ["pynng-asyncio", "zenoh", "pipe"]
     for size in scale.sizes:
         for name in (*sweepers, "socket"):
             yield Probe(f"size {size}", name, Work("stream", size=size))

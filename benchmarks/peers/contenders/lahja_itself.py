@@ -1,11 +1,11 @@
 """
 What only this lahja does: how near it comes to its limit, how it grows, and what it keeps.
 
-The limit is the hot path without any socket: events are made and encoded, or decoded, handed to a
-stream and read from it, all in one process. ``hold`` measures the resident memory (RSS) that
-events take which wait in a stream, ``keep`` that of equal ones in a list, which the class itself
-has made, of new values each. ``endure`` compares the resident memory that sender and receiver have
-after a tenth of the events with that at the end.
+The limit is the hot path without any socket: events are made and encoded, or decoded, handed to the
+stream of an endpoint and read from it, all in one process. ``hold`` measures the resident memory
+(RSS) that events take which wait in a stream, ``keep`` that of equal ones in a list, which the
+class itself has made, of new values each. ``endure`` compares the resident memory that sender and
+receiver have after a tenth of the events with that at the end.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ import gc
 import time
 from typing import Any
 
-from lahja import framing, wire
-from lahja.streams import Stream
+from lahja import AsyncioEndpoint, framing, wire
 
 from ..work import Node, now, resident
 from . import lahja_bus
@@ -60,24 +59,8 @@ def encode(node: Node) -> None:
     node.report(rate=node.count / work(node.count))
 
 
-class _Host:
-    """Be the endpoint, as far as a stream that is never empty needs it."""
-
-    def make_waiter(self) -> Any:
-        raise AssertionError("there must always be an event")
-
-    async def checkpoint(self) -> None:
-        pass
-
-    def check_if_here(self) -> None:
-        pass
-
-    def close_stream(self, stream: Any, from_finalizer: bool) -> None:
-        pass
-
-
 async def _decode(node: Node) -> float:
-    table, topic, outlet = _outgoing()
+    table, _, outlet = _outgoing()
     payload = node.payload()
     for number in range(_BATCH):
         table.publish(Event(number, time.time(), payload))
@@ -88,7 +71,6 @@ async def _decode(node: Node) -> float:
     reader = framing.Reader(2**30, lambda inlet, error: None)
     reader.origin = "sender"
     reader.inlets = {type_id: framing.Inlet(type_id, name, layout, fields)}
-    reader.find_topic = {name: topic}.get
 
     def receive() -> None:
         at = 0
@@ -101,20 +83,21 @@ async def _decode(node: Node) -> float:
             at += size
 
     async def work(batches: int) -> float:
-        mailbox = framing.Mailbox()
-        topic.consumers = (mailbox,)
-        stream: Stream[Event] = Stream(_Host(), topic, mailbox, batches * _BATCH)
         left = batches
-        begin = now()
-        receive()
-        async for event in stream:
-            if event.number == _BATCH - 1 and (left := left - 1):
-                receive()
-        seconds = now() - begin
+        async with AsyncioEndpoint("receiver").run() as endpoint:
+            stream = endpoint.stream(Event, num_events=batches * _BATCH)
+            reader.find_topic = {name: stream.topic}.get
+            begin = now()
+            receive()
+            async for event in stream:
+                if event.number == _BATCH - 1 and (left := left - 1):
+                    receive()
+            seconds = now() - begin
         assert not left
         return seconds
 
     await work(-(-node.work.warm_up // _BATCH))
+    reader.inlets = {type_id: framing.Inlet(type_id, name, layout, fields)}  # of a new topic
     batches = -(-node.count // _BATCH)
     return batches * _BATCH / await work(batches)
 
