@@ -117,8 +117,8 @@ def test_a_distribution_has_more_points_where_few_requests_are_slow() -> None:
     points = quantiles([float(number) for number in range(10_000)])
     assert points == sorted(points)
     assert points[0] == 0
-    assert points[50] == 9000
-    assert points[100] == 9900
+    assert points[25] == 9000
+    assert points[50] == 9900
     assert points[-1] == 9999
     assert quantiles([7.0])[0] == quantiles([7.0])[-1] == 7
 
@@ -305,13 +305,13 @@ def test_contenders_take_turns_with_as_many_events_as_take_the_time() -> None:
 
 def test_one_who_fails_does_not_stop_the_others() -> None:
     def run(name: str, number: int) -> dict[str, Any]:
-        if name == "pipe" or number == 4:
+        if name == "pipe" or number == 5:
             raise Failed("it fell over")
         return {"rate": 1000}
 
     _, results = measure(run, THEIRS, OURS)
     assert results[THEIRS].runs == []
-    assert results[THEIRS].failures == ["it fell over"]
+    assert results[THEIRS].failures == ["it fell over"] * 2  # once more, to be sure
     assert results[OURS].runs == [{"rate": 1000}, None, {"rate": 1000}]
     assert results[OURS].failures == ["it fell over"]
 
@@ -565,7 +565,7 @@ def test_what_was_measured_can_be_shown_again(
     results[claim.terms[0][0]].failures.append("it hung")
     results.write(path)
     assert main(["--load", str(path)]) == 1
-    assert "failed, 1 times: lahja-asyncio: stream: it hung" in capsys.readouterr().out
+    assert "failed, runs: 1: lahja-asyncio: stream: it hung" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

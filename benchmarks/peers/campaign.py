@@ -72,6 +72,8 @@ class Campaign:
             return probe.work.count or self.count
         self._show(f"{title}, {probe}")
         run = self._try(probe, count)
+        if run is None and probe.contender not in self.results.left_out:
+            run = self._try(probe, count)
         if run is None:
             return 0
         rate = run["rate"] if "rate" in run else 1 / run["p50"]

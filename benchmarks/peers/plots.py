@@ -22,7 +22,11 @@ import matplotlib.pyplot as plt
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 COLOURS = {
-    "lahja": "#1f5fbf",
+    "lahja-asyncio": "#1f5fbf",
+    "lahja-asyncio-python": "#7fa8e0",
+    "lahja-trio": "#0e8f9e",
+    "lahja-trio-python": "#7cc4cc",
+    "lahja-uvloop": "#3d2f9e",
     "upstream": "#d9822b",
     "pyzmq": "#3f9b57",
     "pynng": "#8e5bb5",
@@ -72,18 +76,17 @@ def sweep(document: dict[str, Any], prefix: str) -> dict[str, list[tuple[int, li
     return {name: sorted(points) for name, points in found.items()}
 
 
-def family(name: str) -> str:
-    """Return whose contender it is."""
-    return name.split("-")[0]
+def colour_of(name: str) -> str:
+    """Return the colour of a contender, or of its library."""
+    return COLOURS[name] if name in COLOURS else COLOURS[name.split("-")[0]]
 
 
 def line_of(name: str) -> dict[str, Any]:
     """Return how a contender's line looks."""
-    ends = [end for end in DASHES if end in name]
-    colour = COLOURS[family(name)]
-    width = 2.2 if family(name) == "lahja" else 1.4
-    dashes = DASHES[ends[0]] if ends else "-"
-    return {"color": colour, "linestyle": dashes, "linewidth": width, "label": name}
+    loops = [loop for loop in DASHES if loop in name]
+    width = 2.2 if name.startswith("lahja") else 1.4
+    dashes = DASHES[loops[0]] if loops else "-"
+    return {"color": colour_of(name), "linestyle": dashes, "linewidth": width, "label": name}
 
 
 def short(value: float, _: Any = None) -> str:
@@ -110,7 +113,7 @@ def throughput(document: dict[str, Any], folder: Path) -> None:
     below = [value - min(found[name]) for name, value in zip(names, medians, strict=True)]
     above = [max(found[name]) - value for name, value in zip(names, medians, strict=True)]
     figure, axes = plt.subplots(figsize=(7.2, 0.7 + 0.28 * len(names)))
-    colours = [COLOURS[family(name)] for name in names]
+    colours = [colour_of(name) for name in names]
     errors = {"ecolor": "#555555", "elinewidth": 1}
     axes.barh(names, medians, xerr=[below, above], color=colours, height=0.7, error_kw=errors)
     for index, (name, value) in enumerate(zip(names, medians, strict=True)):
@@ -132,11 +135,7 @@ def throughput(document: dict[str, Any], folder: Path) -> None:
 def latency(document: dict[str, Any], folder: Path) -> None:
     """Draw how long the faster share of the requests took, up to one of ten thousand."""
     figure, axes = plt.subplots(figsize=(7.2, 4.4))
-    ordered = sorted(
-        series(document, "round trip", "ask"),
-        key=lambda pair: median(run["p50"] for run in pair[1]),
-    )
-    for name, runs in reversed(ordered):
+    for name, runs in series(document, "round trip", "ask"):
         columns = zip(*(run["distribution"] for run in runs), strict=True)
         micros = [1e6 * median(column) for column in columns]
         decades = [4 * point / (len(micros) - 1) for point in range(len(micros))]
@@ -179,7 +178,6 @@ def fan_out(document: dict[str, Any], folder: Path) -> None:
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xticks(sorted(numbers), [str(number) for number in sorted(numbers)])
-    axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(short))
     axes.set_xlabel("receivers, each a process")
     axes.set_ylabel("deliveries per second, all together")
@@ -188,20 +186,23 @@ def fan_out(document: dict[str, Any], folder: Path) -> None:
 
 
 def legend(figure: Any, axes: Any) -> None:
-    """Name the lines beside the plot, in the order in which they end."""
+    """Name the lines beside the plot, from the upper ones to the lower ones."""
     handles, labels = axes.get_legend_handles_labels()
-    ends = [line.get_ydata()[-1] for line in handles]
-    order = sorted(range(len(handles)), key=lambda index: -ends[index])
+    heights = [median(line.get_ydata()) for line in handles]
+    order = sorted(range(len(handles)), key=lambda index: -heights[index])
     figure.legend(
         [handles[index] for index in order],
         [labels[index] for index in order],
         loc="outside right upper",
         fontsize=9,
+        handlelength=2.6,
     )
 
 
 def save(figure: Any, path: Path) -> None:
     """Write a plot, without a date and without spaces at the ends of its lines."""
+    for axis in (figure.axes[0].xaxis, figure.axes[0].yaxis):
+        axis.set_minor_locator(NullLocator())
     figure.savefig(path, format="svg", facecolor="white", **FILE_OPTIONS)
     plt.close(figure)
     lines = path.read_text().splitlines()

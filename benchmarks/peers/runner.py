@@ -27,7 +27,7 @@ __all__ = ["ABOUT", "Failed", "Runner", "quantiles", "roles", "summary"]
 
 _NODE = Path(__file__).with_name("node.py")
 _POLL = 0.02  # seconds
-_POINTS = 200  # of a distribution
+_POINTS = 100  # of a distribution
 _IMPORT = "import time; begin = time.perf_counter(); import {}; print(time.perf_counter() - begin)"
 
 ABOUT = "about"

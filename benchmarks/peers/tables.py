@@ -140,5 +140,5 @@ def notes(results: Results) -> str:
     for reason, names in reasons.items():
         lines.append(f"\nleft out, because {reason}: {', '.join(names)}")
     for probe, times, reason in results.failures():
-        lines.append(f"\nfailed, {times} times: {probe}: {reason}")
+        lines.append(f"\nfailed, runs: {times}: {probe}: {reason}")
     return "\n".join(lines)

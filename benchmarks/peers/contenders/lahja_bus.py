@@ -10,8 +10,8 @@ the other side takes them from a stream and broadcasts the answers.
 This checkout comes as the folder ``lahja`` itself, with the extension that was built in it for the
 interpreter that runs the benchmark; upstream as the wheel from PyPI. They never see python-snappy,
 unless their names end in ``snappy``: then both have the same release of it. Upstream runs with the
-trio of today. In the mesh, whose processes all start at once, upstream's ``connect_to_endpoints``
-fails where the other side does not listen yet; it is then tried again.
+trio of today. Its ``connect_to_endpoints`` waits for the socket to be there, and fails where nobody
+listens on it yet, which happens when processes start at the same time; it is then called again.
 """
 
 from __future__ import annotations
@@ -31,7 +31,17 @@ from lahja import ConnectionConfig as Config
 
 from ..work import Node, now
 
-__all__ = ["ROLES", "Event", "WarmedUp", "about", "config_of", "confirm", "finish", "on_loop"]
+__all__ = [
+    "ROLES",
+    "Event",
+    "WarmedUp",
+    "about",
+    "config_of",
+    "confirm",
+    "connect",
+    "finish",
+    "on_loop",
+]
 
 _BATCH = 1000  # events that are made before they are broadcast, where only the latter counts
 
@@ -124,6 +134,19 @@ def config_of(node: Node, name: str) -> Config:
     return Config(name, Path(node.path(name)))
 
 
+async def connect(endpoint: Any, node: Node, names: Iterable[str]) -> None:
+    """Connect to endpoints that serve, or will do so soon."""
+    sleep = asyncio.sleep
+    if node.backend == "trio":
+        from trio import sleep
+    for name in names:
+        while not endpoint.is_connected_to(name):
+            try:
+                await endpoint.connect_to_endpoints(config_of(node, name))
+            except ConnectionRefusedError:
+                await sleep(0.01)
+
+
 async def finish(endpoint: Any, names: Iterable[str], what: type[WarmedUp] = Finish) -> None:
     """Wait until all of these have got everything."""
     for name in names:
@@ -145,7 +168,7 @@ async def send(endpoint_class: Any, node: Node) -> None:
     names = [f"receiver{index}" for index in range(node.work.receivers)]
     payload = node.payload()
     async with endpoint_class.serve(config_of(node, "sender")) as endpoint:
-        await endpoint.connect_to_endpoints(*(config_of(node, name) for name in names))
+        await connect(endpoint, node, names)
         for name in names:
             await endpoint.wait_until_endpoint_subscribed_to(name, Event)
         for index in range(node.work.idle):
@@ -202,7 +225,7 @@ async def broadcast_unheard(endpoint_class: Any, node: Node) -> None:
         return seconds
 
     async with endpoint_class("sender").run() as endpoint:
-        await endpoint.connect_to_endpoints(config_of(node, "bystander"))
+        await connect(endpoint, node, ["bystander"])
         await endpoint.wait_until_endpoint_subscribed_to("bystander", Finish)
         await broadcast(node.work.warm_up)
         seconds = await broadcast(node.count)
@@ -234,7 +257,7 @@ async def ask(endpoint_class: Any, node: Node) -> None:
             assert answer.number == number, f"{answer.number} came instead of {number}"
 
     async with endpoint_class("asker").run() as endpoint:
-        await endpoint.connect_to_endpoints(config_of(node, "answerer"))
+        await connect(endpoint, node, ["answerer"])
         await endpoint.wait_until_endpoint_subscribed_to("answerer", Question)
         await ask_several(range(node.work.warm_up))
         times.clear()
@@ -270,16 +293,8 @@ async def join(endpoint_class: Any, node: Node) -> None:
     names = [f"member{index}" for index in range(node.work.processes)]
     name = names[node.index]
 
-    async def connect(other: str) -> None:
-        while True:
-            try:
-                await endpoint.connect_to_endpoints(config_of(node, other))
-                return
-            except ConnectionRefusedError:  # upstream does not wait until somebody listens
-                await asyncio.sleep(0.01)
-
     async with endpoint_class.serve(config_of(node, name)) as endpoint:
-        await asyncio.gather(*map(connect, names[: node.index]))
+        await asyncio.gather(*(connect(endpoint, node, [other]) for other in names[: node.index]))
         for other in names:
             if other != name:
                 await endpoint.wait_until_connected_to(other)

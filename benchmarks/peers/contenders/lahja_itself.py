@@ -5,7 +5,7 @@ The limit is the hot path without any socket: events are made and encoded, or de
 stream of an endpoint and read from it, all in one process. ``hold`` measures the resident memory
 (RSS) that events take which wait in a stream, ``keep`` that of equal ones in a list, which the
 class itself has made, of new values each. ``endure`` compares the resident memory that sender and
-receiver have after a tenth of the events with that at the end.
+receiver have after a tenth of the events with that at the end, when each time all have arrived.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lahja import AsyncioEndpoint, framing, wire
 
 from ..work import Node, now, resident
 from . import lahja_bus
-from .lahja_bus import Event, WarmedUp, about, config_of, confirm, finish, on_loop
+from .lahja_bus import Event, WarmedUp, about, config_of, confirm, connect, finish, on_loop
 
 __all__ = ["ROLES", "about"]
 
@@ -114,7 +114,7 @@ async def fill(endpoint_class: Any, node: Node) -> None:
     """Broadcast events that warm up, and the others when the receiver has looked at its memory."""
     payload = node.payload()
     async with endpoint_class("sender").run() as endpoint:
-        await endpoint.connect_to_endpoints(config_of(node, "receiver0"))
+        await connect(endpoint, node, ["receiver0"])
         await endpoint.wait_until_endpoint_subscribed_to("receiver0", Event)
         for number in range(node.work.warm_up):
             await endpoint.broadcast(Event(number, time.time(), payload))
@@ -155,18 +155,19 @@ def keep(node: Node) -> None:
 
 
 async def send_long(endpoint_class: Any, node: Node) -> None:
-    """Broadcast many events, and look at the memory twice."""
+    """Broadcast many events, and look at the memory twice, when nothing is under way."""
     payload = node.payload()
     early = 0
     async with endpoint_class("sender").run() as endpoint:
-        await endpoint.connect_to_endpoints(config_of(node, "receiver0"))
+        await connect(endpoint, node, ["receiver0"])
         await endpoint.wait_until_endpoint_subscribed_to("receiver0", Event)
         for number in range(node.count):
             await endpoint.broadcast(Event(number, time.time(), payload))
             if number + 1 == node.count // 10:
+                await finish(endpoint, ["receiver0"], WarmedUp)
                 early = resident()
-        late = resident()
         await finish(endpoint, ["receiver0"])
+        late = resident()
     node.report(growth=late / early)
 
 
@@ -178,9 +179,10 @@ async def receive_long(endpoint_class: Any, node: Node) -> None:
             assert event.number == due
             due += 1
             if due == node.count // 10:
+                await confirm(endpoint, WarmedUp)
                 early = resident()
-        late = resident()
         await confirm(endpoint)
+        late = resident()
     node.report(growth=late / early)
 
 
@@ -192,7 +194,7 @@ async def idle(endpoint_class: Any, node: Node) -> None:
     async with contextlib.AsyncExitStack() as stack:
         for index in range(node.work.idle):
             endpoint = await stack.enter_async_context(endpoint_class(f"idle{index}").run())
-            await endpoint.connect_to_endpoints(config_of(node, "sender"))
+            await connect(endpoint, node, ["sender"])
         while endpoint.is_connected_to("sender"):
             await endpoint.wait_until_connections_change()
     node.report()
