@@ -33,8 +33,10 @@ from .exceptions import (
     RequestTimeout,
     StreamOverflow,
     UnexpectedResponse,
+    WaitTimeout,
 )
-from .streams import Stream
+from .membership import MembershipChange, MembershipReason
+from .streams import Membership, Stream
 
 if TYPE_CHECKING:
     from .trio import TrioEndpoint as TrioEndpoint
@@ -54,6 +56,9 @@ __all__ = [
     "EndpointAPI",
     "LahjaError",
     "LifecycleError",
+    "Membership",
+    "MembershipChange",
+    "MembershipReason",
     "MissingExtra",
     "NoSubscribers",
     "RemoteDisconnected",
@@ -62,6 +67,7 @@ __all__ = [
     "StreamOverflow",
     "Subscription",
     "UnexpectedResponse",
+    "WaitTimeout",
 ]
 if _find_spec("trio") is not None:  # a star import takes only what is there
     __all__ += ["TrioEndpoint"]

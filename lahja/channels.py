@@ -73,6 +73,7 @@ class Channel(ABC):
         self.blocked_since = 0.0  # by the event loop's clock
         self.is_watched = False  # whether a timer looks after a peer that takes nothing
         self.cancel_timer: Callable[[], None] = _nothing  # one at a time: hello, then stall
+        self.by_itself = False  # whether it was opened though the program did not ask for it
         self.closed = False
         self.error: Exception | None = None  # what ended it, if something did
         self._owner = owner

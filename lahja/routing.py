@@ -15,7 +15,7 @@ import functools
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from . import wire
 from .common import BaseEvent, BaseRequestResponseEvent, BroadcastConfig, already_bound
@@ -30,10 +30,11 @@ from .exceptions import (
 )
 from .flow import Gate, Intake, Window
 from .framing import EventTable, Inlet, Outlet, Topic
+from .membership import MembershipChange, MembershipReason
 from .names import find_class, main_module_name, name_of
 from .protocol import Connection, Hello, Rejection, one_line
 
-__all__ = ["PendingRequest", "Router", "Watcher"]
+__all__ = ["MembershipObserver", "PendingRequest", "Router", "Watcher"]
 
 
 class PendingRequest:
@@ -71,6 +72,13 @@ class Watcher:
         self.error: LahjaError | None = None
 
 
+class MembershipObserver(Protocol):
+    """Be told who comes and who leaves; the mailbox of a stream is one."""
+
+    def deliver(self, event: Any, local: bool) -> None:
+        """Take a change of the membership."""
+
+
 class Router:
     """
     Route the events of one endpoint.
@@ -101,6 +109,7 @@ class Router:
         self.pending: dict[bytes, PendingRequest] = {}
         self.is_peer_gone: Callable[[Connection], bool] = lambda connection: False
         self.on_settled: Callable[[Connection], None] = lambda connection: None
+        self.observers: set[MembershipObserver] = set()
         self.connections_version = 0
         self.subscriptions_version = 0
         self._interest: dict[str, dict[Connection, int | None]] = {}  # of peers, by type name
@@ -157,6 +166,7 @@ class Router:
         self.subscriptions_version += 1
         self.logger.debug("%s: connected to %s", self.name, name)
         self.on_settled(connection)
+        self._observe(MembershipChange(name, MembershipReason.CONNECTED))
         self._changed()
 
     def _find_topic(self, connection: Connection, name: str) -> Topic | None:
@@ -172,8 +182,18 @@ class Router:
             )
         return topic
 
-    def remove(self, connection: Connection) -> None:
-        """Forget a peer at once: nobody waits for it any more."""
+    def remove(
+        self,
+        connection: Connection,
+        reason: MembershipReason = MembershipReason.CRASHED,
+        detail: str = "",
+    ) -> None:
+        """
+        Forget a peer at once: nobody waits for it any more.
+
+        :param reason: why it is gone
+        :param detail: more about that, for people
+        """
         if self.peers.get(connection.name) is not connection:
             return
         del self.peers[connection.name]
@@ -188,11 +208,16 @@ class Router:
             if connection in request.asked:
                 request.asked.discard(connection)
                 if not request.asked and not request.locally:
-                    reason = f"{connection.name!r} left before it responded"
-                    self._finish(request_id, error=RemoteDisconnected(reason))
+                    said = f"{connection.name!r} left before it responded"
+                    self._finish(request_id, error=RemoteDisconnected(said))
         self.connections_version += 1
         self.subscriptions_version += 1
+        self._observe(MembershipChange(connection.name, reason, detail))
         self._changed()
+
+    def _observe(self, change: MembershipChange) -> None:
+        for observer in tuple(self.observers):
+            observer.deliver(change, False)
 
     def refused(self, connection: Connection, rejection: Rejection) -> None:
         """Leave it to the attempt to connect, which looks at its connection now."""
@@ -616,6 +641,7 @@ class Router:
         """End every request and every wait, because the endpoint stops."""
         for request_id in list(self.pending):
             self._finish(request_id, error=_stopped(self.name))
+        self.observers.clear()
         watchers, self._watchers = self._watchers, set()
         for watcher in watchers:
             watcher.error = _stopped(self.name)

@@ -1,5 +1,5 @@
 """
-Streams: events as an asynchronous iterator.
+Streams: events as an asynchronous iterator, and who comes and goes as another one.
 
 A stream is subscribed when it is made. Events wait in its mailbox until they are read; a mailbox
 with a bound does something about those for which it has no room. Reading takes what is there
@@ -8,22 +8,35 @@ without a turn of the event loop, though never so much that others starve.
 
 from __future__ import annotations
 
+import functools
 import logging
+from abc import abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from types import TracebackType
-from typing import Any, Final, Literal, Protocol, TypeVar, get_args
+from typing import Any, Final, Literal, Protocol, Self, TypeVar, get_args
 
 from .common import BaseEvent
 from .exceptions import LahjaError, StreamOverflow
 from .flow import Intake
 from .framing import Mailbox, Topic
+from .membership import MembershipChange
 from .routing import Router
 
-__all__ = ["Overflow", "Stream", "StreamHost", "Waiter", "make_mailbox", "subscribe_mailbox"]
+__all__ = [
+    "Feed",
+    "Membership",
+    "Overflow",
+    "Stream",
+    "StreamHost",
+    "Waiter",
+    "make_mailbox",
+    "subscribe_mailbox",
+]
 
 Overflow = Literal["block", "drop_oldest", "drop_newest", "latest", "raise"]
 
 TEvent = TypeVar("TEvent", bound=BaseEvent)
+TItem = TypeVar("TItem")
 
 _EVENTS_PER_TURN: Final = 128
 
@@ -50,7 +63,7 @@ class StreamHost(Protocol):
     def check_if_here(self) -> None:
         """Raise LifecycleError where the endpoint runs in another event loop."""
 
-    def close_stream(self, stream: Stream[Any], from_finalizer: bool) -> None:
+    def close_stream(self, stream: Feed[Any], from_finalizer: bool) -> None:
         """Unsubscribe the stream; later, where a finalizer asks for it."""
 
 
@@ -180,45 +193,38 @@ def subscribe_mailbox(router: Router, topic: Topic, mailbox: Mailbox) -> None:
     router.add_consumer(topic, mailbox)
 
 
-class Stream(AsyncGenerator[TEvent, None]):
+class Feed(AsyncGenerator[TItem, None]):
     """
-    Iterate over the events of one type, from the moment in which the stream was made.
+    Be an asynchronous iterator over what arrives in a mailbox.
 
-    Made by :meth:`lahja.base.EndpointAPI.stream`. It unsubscribes when it is exhausted, closed,
-    cancelled while it waits, or dropped. It may be used as an asynchronous context manager, which
-    closes it.
+    It ends its subscription when it is exhausted, closed, cancelled while it waits, or dropped. It
+    may be used as an asynchronous context manager, which closes it.
+
+    :param num_items: how many items it gives; None for any number
     """
 
-    def __init__(
-        self, host: StreamHost, topic: Topic, mailbox: Mailbox, num_events: int | None
-    ) -> None:
+    def __init__(self, host: StreamHost, mailbox: Mailbox, num_items: int | None) -> None:
         self._host = host
-        self.topic = topic
         self.mailbox = mailbox
-        self._left = -1 if num_events is None else num_events
+        self._left = -1 if num_items is None else num_items
         self._turns = 0
         self._waiting = False
         self._closed = False
         self._raising = mailbox if isinstance(mailbox, _RaisingMailbox) else None
         self._on_read: Callable[[Any], None] | None = getattr(mailbox, "consumed", None)
 
-    def __repr__(self) -> str:
-        state = "closed" if self._closed else f"{len(self.mailbox.events)} events waiting"
-        return f"<Stream of {self.topic.name}: {state}>"
+    @abstractmethod
+    def unsubscriber(self, router: Router) -> Callable[[], None]:
+        """Return what ends the subscription; it must not refer to this object, which may die."""
 
-    @property
-    def dropped(self) -> int:
-        """How many events were dropped because there was no room for them."""
-        return getattr(self.mailbox, "dropped", 0)
-
-    def __aiter__(self) -> Stream[TEvent]:
+    def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> TEvent:
+    async def __anext__(self) -> TItem:
         """
-        Return the next event, as soon as there is one.
+        Return the next item, as soon as there is one.
 
-        :raise StopAsyncIteration: where ``num_events`` were returned, or the endpoint stopped
+        :raise StopAsyncIteration: where it is exhausted, or the endpoint stopped
         :raise StreamOverflow: where ``overflow="raise"`` and an event found no room
         """
         if self._waiting:
@@ -237,14 +243,14 @@ class Stream(AsyncGenerator[TEvent, None]):
         if not events:
             self.close()
             raise StopAsyncIteration
-        event: TEvent = events.popleft()
+        item: TItem = events.popleft()
         if self._on_read is not None:
-            self._on_read(event)
+            self._on_read(item)
         if self._left > 0:
             self._left -= 1
             if not self._left:
                 self.close()
-        return event
+        return item
 
     async def _suspend(self, briefly: bool) -> None:
         """Let others run: one turn, or until there is an event or nothing more to wait for."""
@@ -264,11 +270,11 @@ class Stream(AsyncGenerator[TEvent, None]):
             self._waiting = False
             self.mailbox.waker = None
 
-    async def asend(self, value: None) -> TEvent:
-        """Return the next event; nothing can be sent into a stream."""
+    async def asend(self, value: None) -> TItem:
+        """Return the next item; nothing can be sent into a stream."""
         return await self.__anext__()
 
-    async def athrow(self, *exc_info: Any) -> TEvent:
+    async def athrow(self, *exc_info: Any) -> TItem:
         """Close the stream and raise the exception."""
         self._abandon()
         error, *arguments = exc_info
@@ -281,7 +287,7 @@ class Stream(AsyncGenerator[TEvent, None]):
         """Unsubscribe and forget what waits. Idempotent."""
         self._abandon()
 
-    async def __aenter__(self) -> Stream[TEvent]:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
@@ -320,3 +326,46 @@ class Stream(AsyncGenerator[TEvent, None]):
         if not self._closed:
             self._closed = True
             self._host.close_stream(self, True)
+
+
+class Stream(Feed[TEvent]):
+    """
+    Iterate over the events of one type, from the moment in which the stream was made.
+
+    Made by :meth:`lahja.base.EndpointAPI.stream`. It unsubscribes when it is exhausted, closed,
+    cancelled while it waits, or dropped. It may be used as an asynchronous context manager, which
+    closes it.
+    """
+
+    def __init__(
+        self, host: StreamHost, topic: Topic, mailbox: Mailbox, num_events: int | None
+    ) -> None:
+        super().__init__(host, mailbox, num_events)
+        self.topic = topic
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"{len(self.mailbox.events)} events waiting"
+        return f"<Stream of {self.topic.name}: {state}>"
+
+    @property
+    def dropped(self) -> int:
+        """How many events were dropped because there was no room for them."""
+        return getattr(self.mailbox, "dropped", 0)
+
+    def unsubscriber(self, router: Router) -> Callable[[], None]:
+        return functools.partial(router.remove_consumer, self.topic, self.mailbox)
+
+
+class Membership(Feed[MembershipChange]):
+    """
+    Iterate over who is connected, and then over who comes and who leaves.
+
+    Made by :meth:`lahja.base.EndpointAPI.membership`. It lives as a :class:`Stream` does.
+    """
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"{len(self.mailbox.events)} changes waiting"
+        return f"<Membership: {state}>"
+
+    def unsubscriber(self, router: Router) -> Callable[[], None]:
+        return functools.partial(router.observers.discard, self.mailbox)
