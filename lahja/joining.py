@@ -32,6 +32,7 @@ __all__ = ["Joining"]
 
 _POLL = 0.5  # seconds between two looks at the directory, where nothing tells of changes
 _SETTLED = 2.0  # seconds after which a change has a stamp of its own on every file system
+_UNWATCHED = 2.0  # seconds before a watch is begun: it takes a while, and all have much to do then
 _GRACE = 0.5  # seconds that who comes later has to connect by itself
 _FIRST_DELAY = 0.1  # seconds before the second attempt; doubled by each further one
 _SLOWEST = 30.0
@@ -77,6 +78,7 @@ class Joining:
         self._watch: DirectoryWatch | None = None
         self._stamp: Stamp | None = None  # of the last look
         self._unsettled_until = 0.0
+        self._watch_due = math.inf
         self._is_news = True  # whether something is to be seen in the directory
         self._trouble = ""  # what keeps this endpoint from being found, as it was logged
         self._woken = False
@@ -139,7 +141,10 @@ class Joining:
         try:
             stamp = self._directory.stamp()
             if self._stamp is None or stamp[:2] != self._stamp[:2]:
-                self._begin_watch()  # before it is read, so that nothing is missed in between
+                self._end_watch()  # it was the one of another directory
+                self._watch_due = now + _UNWATCHED
+            if now >= self._watch_due:
+                self._begin_watch()  # before the directory is read, so that nothing is missed
             if stamp != self._stamp:
                 self._unsettled_until = now + _SETTLED
             elif not self._is_news and now > self._unsettled_until:
@@ -151,6 +156,7 @@ class Joining:
             self._stamp = None
             self._is_news = True
             self._end_watch()
+            self._watch_due = math.inf
             path = self._directory.path
             if isinstance(error, FileNotFoundError):
                 self._report(f"{path} is gone: until it is there again, nobody else can join")
@@ -192,9 +198,10 @@ class Joining:
         self._wake()
 
     def _begin_watch(self) -> None:
-        self._end_watch()
+        self._watch_due = math.inf
         self._watch = watch_directory(self._directory.path)
         if self._watch is not None:
+            self._is_news = True
             self._loop.watch_readable(self._watch, self._noticed)
 
     def _end_watch(self) -> None:

@@ -47,7 +47,9 @@ WATCHES = ["inotify", "poll"] if sys.platform == "linux" else ["poll"]
 
 @pytest.fixture(params=WATCHES)
 def watch(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Return how the directory is watched."""
+    """Return how the directory is watched, and let it be so from the beginning."""
+    for name, seconds in {"_UNWATCHED": 0.0, "_POLL": 0.05, "_GRACE": 0.1}.items():
+        monkeypatch.setattr(f"lahja.joining.{name}", seconds)
     if request.param == "poll":
         monkeypatch.setattr("lahja.joining.watch_directory", lambda path: None)
     return str(request.param)
@@ -332,7 +334,7 @@ async def test_join_leaves_alone_what_is_being_connected_to(bus: Bus, watch: str
         with RawServer(config.path) as server:
             peer = await server.accept()
             await until(lambda: "server" in member._joining._members)  # type: ignore[union-attr]
-            await anyio.sleep(0.6)  # join would connect now
+            await anyio.sleep(0.3)  # join would connect now
             with pytest.raises(BlockingIOError):
                 server.socket.accept()
             await peer.hello("server")
@@ -698,7 +700,7 @@ async def test_a_socket_that_somebody_took_over_is_reported_once_and_left_alone(
         a.ipc_path.unlink()
         with RawServer(a.ipc_path):
             await until(lambda: complaints(caplog))
-            await anyio.sleep(1.2)  # it looks again, and says nothing more
+            await anyio.sleep(0.3)  # it looks again, and says nothing more
             mine = [text for text in complaints(caplog) if text.startswith("a: ")]
             assert len(mine) == 1
             assert "it cannot serve anew: [Errno" in mine[0]
