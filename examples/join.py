@@ -24,8 +24,9 @@ COMPONENTS = ON_ASYNCIO | ON_TRIO
 async def take_part(endpoint_class, name, directory):
     async with endpoint_class.join(name, directory) as endpoint:
         endpoint.start_soon(work, COMPONENTS[name], endpoint)  # it ends with the endpoint
+        changes = endpoint.membership()
         await endpoint.wait_until_all_of({MAIN}, timeout=30)
-        async for change in endpoint.membership():
+        async for change in changes:
             if change.name == MAIN and not change.joined:
                 break
     log(f"left the bus: {change}")
@@ -42,10 +43,11 @@ async def manage(directory, seconds):
     for signum in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(signum, asyncio.current_task().cancel)
     async with AsyncioEndpoint.join(MAIN, directory) as endpoint:
+        changes = endpoint.membership()
         with suppress(asyncio.CancelledError, TimeoutError):
             await endpoint.wait_until_all_of(COMPONENTS, timeout=30)
             async with asyncio.timeout(seconds):
-                async for change in endpoint.membership():
+                async for change in changes:
                     log(str(change))
                     if not change.joined:
                         break

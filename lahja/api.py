@@ -199,7 +199,8 @@ class EndpointAPI(ABC):
             async for change in endpoint.membership():
                 print(change.name, "joined" if change.joined else "left", change.reason)
 
-        It begins with those that are connected now, in the order in which they were connected. It
+        It begins with those that are connected now, in the order in which they were connected; so
+        whoever waits for an endpoint and wants to know when it leaves makes it before the wait. It
         lives as what :meth:`stream` returns: it may be made before :meth:`run`, and ends when the
         endpoint stops.
         """

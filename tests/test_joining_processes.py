@@ -231,7 +231,7 @@ def _meet(backend: str, own: str, other: str) -> None:
     async def meet() -> None:
         async with endpoint_class(backend).join(own, app="meeting") as endpoint:
             stream = endpoint.stream(Number)
-            await endpoint.wait_until_all_of({other}, subscribed_to=Number, timeout=20)
+            await endpoint.wait_until_all_of({other}, subscribed_to=Number)
             await endpoint.broadcast(Number(1), BroadcastConfig(filter_endpoint=other))
             print((await anext(stream)).get_origin(), endpoint.ipc_path, flush=True)
 
