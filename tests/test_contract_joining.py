@@ -255,6 +255,16 @@ async def test_an_endpoint_that_only_serves_in_the_directory_is_connected_to(
     assert not complaints(caplog)
 
 
+async def test_a_change_in_the_same_moment_as_the_last_one_is_not_missed(
+    bus: Bus, watch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lahja.joining.BusDirectory.stamp", lambda self: (1, 2, 3))
+    async with bus.join("member") as member:
+        await turns(10)
+        async with bus.serve("server"):
+            await member.wait_until_connected_to("server")
+
+
 async def test_an_endpoint_connects_to_one_that_joined(bus: Bus) -> None:
     async with bus.join("member") as member, bus.connect("client", "member") as client:
         await member.wait_until_connected_to("client")
@@ -391,6 +401,22 @@ async def test_a_stale_socket_is_not_removed_while_somebody_holds_the_lock(
         assert path.exists()
         os.close(descriptor)
         await until(lambda: not path.exists())
+
+
+async def test_where_a_live_server_may_refuse_connections_no_socket_is_removed(
+    bus: Bus, impatient: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("lahja.sockets._REFUSED_IS_STALE", False)
+    path = bus.config("dead").path
+    leave_stale(path)
+    async with bus.join("a") as a:
+        member = a._joining._members["dead"]  # type: ignore[union-attr]
+        await until(lambda: member.delay > 0.003)
+        await turns(20)
+        assert path.exists()
+        async with bus.join("dead") as risen:
+            await all_connected(a, risen)
+    assert not complaints(caplog)
 
 
 async def test_the_socket_of_a_server_with_a_full_backlog_is_kept(
@@ -619,6 +645,19 @@ async def test_a_member_that_breaks_the_protocol_again_and_again_is_tried_more_a
                 await until(lambda: not endpoint.is_connected_to("faulty"))
                 delays.append(member.delay)
             assert delays == [0.2, 0.4, 0.8]
+
+
+async def test_a_connection_that_lasted_is_no_bad_sign_when_it_breaks(
+    bus: Bus, impatient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lahja.joining._LASTING", -1.0)
+    async with joined(bus, "a", "b") as (a, b):
+        member = b._joining._members["a"]  # type: ignore[union-attr]
+        for _ in range(3):
+            for channel in list(b._peering._channels.values()):
+                channel.close()
+            assert member.delay == 0.004  # twice the first one, and not more
+            await all_connected(a, b)
 
 
 # -- The directory changes -------------------------------------------------------------------
