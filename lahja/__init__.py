@@ -33,9 +33,11 @@ from .exceptions import (
     RequestTimeout,
     StreamOverflow,
     UnexpectedResponse,
+    WaitTimeout,
 )
+from .membership import MembershipChange, MembershipReason
 from .stats import EndpointStats
-from .streams import Stream
+from .streams import Membership, Stream
 from .version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -55,6 +57,9 @@ __all__ = [
     "EndpointStats",
     "LahjaError",
     "LifecycleError",
+    "Membership",
+    "MembershipChange",
+    "MembershipReason",
     "MissingExtra",
     "NoSubscribers",
     "RemoteDisconnected",
@@ -63,6 +68,7 @@ __all__ = [
     "StreamOverflow",
     "Subscription",
     "UnexpectedResponse",
+    "WaitTimeout",
 ]
 if _find_spec("trio") is not None:  # a star import takes only what is there
     __all__ += ["TrioEndpoint"]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from typing import Self, Unpack
 
     from .stats import EndpointStats
-    from .streams import Overflow, Stream
+    from .streams import Membership, Overflow, Stream
     from .typing import EndpointOptions
 
 __all__ = ["EndpointAPI", "TResponse", "TStreamEvent", "TSubscribeEvent", "TWaitForEvent"]
@@ -90,6 +91,44 @@ class EndpointAPI(ABC):
         :raise OSError: where another endpoint serves at the path, or it cannot be used
         """
 
+    @classmethod
+    @abstractmethod
+    def join(
+        cls,
+        name: str,
+        directory: str | os.PathLike[str] | None = None,
+        *,
+        app: str | None = None,
+        **options: Unpack[EndpointOptions],
+    ) -> AbstractAsyncContextManager[Self]:
+        """
+        Make and run an endpoint that is connected to all others in a directory.
+
+        ::
+
+            async with EndpointClass.join("worker-3", directory) as endpoint:
+                await endpoint.wait_until_connected_to("main")
+
+        It serves at ``name.ipc`` in the directory, and is connected to every endpoint that serves
+        there, those that come later included, by one connection each. Who restarts, or loses its
+        connection, is connected again; the sockets of dead endpoints are removed. Entering the
+        context does not wait for the connections: :meth:`wait_until_connected_to` and
+        :meth:`wait_until_all_of` do, and :meth:`membership` tells who comes and goes.
+
+        Without a directory it is the one of the user and the application: ``lahja/APP`` in
+        ``XDG_RUNTIME_DIR``, or ``lahja-UID/APP`` in the directory for temporary files. It is made
+        with mode 0700, and refused where others may write to it. A directory that is given is made,
+        too, where it is missing; its parent must be there.
+
+        :param name: the name of the endpoint, which must be able to name a file
+        :param directory: where the endpoints are
+        :param app: the name of the application; give it or the directory, not both
+        :param options: as in the constructor of the class
+        :raise ValueError: where the name of the endpoint or of the application cannot name a file
+        :raise OSError: where an endpoint of the name serves in the directory, the directory is not
+            safe or cannot be used, or the path of the socket is too long
+        """
+
     @abstractmethod
     def stats(self) -> EndpointStats:
         """
@@ -135,6 +174,45 @@ class EndpointAPI(ABC):
         Wait until an endpoint of the name is connected.
 
         :raise LifecycleError: where this endpoint stops meanwhile
+        """
+
+    @abstractmethod
+    async def wait_until_all_of(
+        self,
+        names: Iterable[str],
+        *,
+        subscribed_to: type[BaseEvent] | Iterable[type[BaseEvent]] | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """
+        Wait until all endpoints of the names are connected, at the same time.
+
+        ::
+
+            await endpoint.wait_until_all_of({"db", "net"}, subscribed_to=StoreBlock, timeout=10)
+
+        :param names: the endpoints; its own name may be among them
+        :param subscribed_to: an event type, or several, that each of them must be subscribed to
+        :param timeout: seconds to wait; None for any time
+        :raise WaitTimeout: when the time is over; it is a :class:`TimeoutError`, and says who is
+            not connected, and who is but has not subscribed
+        :raise LifecycleError: where this endpoint stops meanwhile
+        """
+
+    @abstractmethod
+    def membership(self) -> Membership:
+        """
+        Return an asynchronous iterator over the other endpoints that come and go, from now on.
+
+        ::
+
+            async for change in endpoint.membership():
+                print(change.name, "joined" if change.joined else "left", change.reason)
+
+        It begins with those that are connected now, in the order in which they were connected; so
+        whoever waits for an endpoint and wants to know when it leaves makes it before the wait. It
+        lives as what :meth:`stream` returns: it may be made before :meth:`run`, and ends when the
+        endpoint stops.
         """
 
     @abstractmethod

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import socket
 import time
 import weakref
@@ -30,16 +31,20 @@ from .common import (
     Subscription,
 )
 from .compression import HAS_SNAPPY
-from .exceptions import LifecycleError, RequestTimeout
+from .directory import BusDirectory
+from .exceptions import LifecycleError, RequestTimeout, WaitTimeout
 from .flow import Gate
+from .framing import Mailbox
 from .handlers import Handler
+from .joining import Joining
+from .membership import MembershipChange, MembershipReason
 from .names import name_of
 from .peering import Peering
 from .routing import Router, Watcher
 from .stats import EndpointStats
-from .streams import Overflow, Stream, Waiter, make_mailbox, subscribe_mailbox
+from .streams import Feed, Membership, Overflow, Stream, Waiter, make_mailbox, subscribe_mailbox
 from .survey import Life, survey
-from .typing import EndpointOptions
+from .typing import EndpointOptions, HasFileno
 
 __all__ = [
     "BaseEndpoint",
@@ -115,6 +120,7 @@ class BaseEndpoint(EndpointAPI):
         self._table.route = self._route
         self._table.where = self.current_loop
         self._post = self._table.post
+        self._joining: Joining | None = None
         self._peering = Peering(
             self,
             self._router,
@@ -210,11 +216,11 @@ class BaseEndpoint(EndpointAPI):
         """Return the channel of this event loop for a connected socket."""
 
     @abstractmethod
-    def watch_listener(self, sock: socket.socket, accept: Callable[[], float]) -> None:
-        """Call the function when the socket is readable; it returns how long to pause then."""
+    def watch_readable(self, thing: HasFileno, ready: Callable[[], float]) -> None:
+        """Call the function when the thing is readable; it returns how long to pause then."""
 
     @abstractmethod
-    def unwatch_listener(self, sock: socket.socket) -> None:
+    def unwatch_readable(self, thing: HasFileno) -> None:
         """Call that function no more."""
 
     # -- Life --------------------------------------------------------------------------------
@@ -276,6 +282,27 @@ class BaseEndpoint(EndpointAPI):
             self._peering.listen(path)
             yield self
 
+    @classmethod
+    def join(
+        cls,
+        name: str,
+        directory: str | os.PathLike[str] | None = None,
+        *,
+        app: str | None = None,
+        **options: Unpack[EndpointOptions],
+    ) -> AbstractAsyncContextManager[Self]:
+        endpoint = cls(name, **options)
+        where = BusDirectory(directory, app)
+        where.config(name)  # it may be that no file has such a name
+        return endpoint._join(where)
+
+    @asynccontextmanager
+    async def _join(self, directory: BusDirectory) -> AsyncIterator[Self]:
+        async with self.run():
+            self._joining = Joining(self, self._router, self._peering, directory)
+            self._joining.begin()
+            yield self
+
     def _begin(self) -> None:
         """Enter the running state, which is done once."""
         if self._running:
@@ -303,7 +330,9 @@ class BaseEndpoint(EndpointAPI):
             self._close()
 
     def _stop_listening(self) -> None:
-        if self._peering.listener is not None:
+        if self._joining is not None:
+            self._joining.stop()
+        if self._peering.path is not None:
             self._peering.stop_listening()
             self._server_stopped = True
 
@@ -414,6 +443,52 @@ class BaseEndpoint(EndpointAPI):
         before = self._router.subscriptions_version
         await self._wait_until(lambda: self._router.subscriptions_version != before)
 
+    async def wait_until_all_of(
+        self,
+        names: Iterable[str],
+        *,
+        subscribed_to: type[BaseEvent] | Iterable[type[BaseEvent]] | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        self._check()
+        if isinstance(names, str):
+            raise TypeError(
+                f"names is the text {names!r}; give several names, such as {{{names!r}}}"
+            )
+        _check_timeout(timeout)
+        wanted = tuple(dict.fromkeys(names))
+        if isinstance(subscribed_to, type):
+            subscribed_to = (subscribed_to,)
+        types = tuple(subscribed_to or ())
+
+        def are_ready() -> bool:
+            return all(
+                self.is_connected_to(name) and all(self._router.wants(name, each) for each in types)
+                for name in wanted
+            )
+
+        if timeout is None:
+            await self._wait_until(are_ready)
+            return
+        async with self.deadline(timeout) as is_over:
+            await self._wait_until(are_ready)
+        if is_over() and not are_ready():
+            raise self._not_ready(wanted, types, timeout)
+
+    def _not_ready(
+        self, names: tuple[str, ...], types: tuple[type[BaseEvent], ...], timeout: float
+    ) -> WaitTimeout:
+        missing = {
+            name: tuple(name_of(each) for each in types if not self._router.wants(name, each))
+            for name in names
+            if self.is_connected_to(name)
+        }
+        return WaitTimeout(
+            timeout,
+            tuple(name for name in names if name not in missing),
+            tuple((name, unwanted) for name, unwanted in missing.items() if unwanted),
+        )
+
     async def _wait_until(self, reached: Callable[[], bool]) -> None:
         self._check()
         if reached():
@@ -470,8 +545,7 @@ class BaseEndpoint(EndpointAPI):
         timeout: float | None = None,
     ) -> TResponse:
         self._check()
-        if timeout is not None and not timeout >= 0:
-            raise ValueError(f"timeout is {timeout!r}; it must not be negative")
+        _check_timeout(timeout)
         required = config is None or config.require_subscriber is not False
         waiter = self.make_waiter()
         router = self._router
@@ -542,13 +616,19 @@ class BaseEndpoint(EndpointAPI):
             subscribe_mailbox(router, topic, mailbox)
         return stream
 
-    def close_stream(self, stream: Stream[Any], from_finalizer: bool) -> None:
+    def membership(self) -> Membership:
+        self._check_subscribing()
+        mailbox = Mailbox()
+        stream = Membership(self, mailbox, None)
+        self._streams.add(weakref.ref(stream, self._streams.discard))
+        for name in self._router.peers:
+            mailbox.deliver(MembershipChange(name, MembershipReason.PRESENT), True)
+        self._router.observers.add(mailbox)
+        return stream
+
+    def close_stream(self, stream: Feed[Any], from_finalizer: bool) -> None:
         """Unsubscribe the stream; later, where a finalizer asks for it."""
-        topic, mailbox = stream.topic, stream.mailbox
-
-        def unsubscribe() -> None:
-            self._router.remove_consumer(topic, mailbox)
-
+        unsubscribe = stream.unsubscriber(self._router)
         if from_finalizer and self._running:
             self.call_soon_from_anywhere(unsubscribe)
         else:
@@ -573,3 +653,8 @@ class BaseEndpoint(EndpointAPI):
         """Raise LifecycleError where nobody may subscribe: after the end, or from elsewhere."""
         if self._running or self.is_stopped:
             self._check()
+
+
+def _check_timeout(timeout: float | None) -> None:
+    if timeout is not None and not timeout >= 0:
+        raise ValueError(f"timeout is {timeout!r}; it must not be negative")

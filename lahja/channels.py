@@ -90,6 +90,7 @@ class Channel(ABC):
         self.pid: int | None = None  # of the peer's process
         self.bytes_sent = 0
         self.cancel_timer: Callable[[], None] = _nothing  # one at a time: hello, then stall
+        self.by_itself = False  # whether it was opened though the program did not ask for it
         self.closed = False
         self.error: Exception | None = None  # what ended it, if something did
         self._owner = owner

@@ -18,7 +18,8 @@ Everything that lahja raises.
      ├─ RemoteDisconnected            every endpoint that could have answered is gone
      ├─ RequestTimeout                no response within ``timeout``  (a TimeoutError)
      ├─ StreamOverflow                a bounded stream with ``overflow="raise"`` was full
-     └─ UnexpectedResponse            a response of another type than the request announced
+     ├─ UnexpectedResponse            a response of another type than the request announced
+     └─ WaitTimeout                   not everybody was ready within ``timeout``  (a TimeoutError)
 
 ``ProtocolError`` and what derives from it are the remote's fault; the endpoint logs them and
 goes on. All others are raised to the caller.
@@ -43,6 +44,7 @@ __all__ = [
     "StreamOverflow",
     "TruncatedFrame",
     "UnexpectedResponse",
+    "WaitTimeout",
 ]
 
 
@@ -214,3 +216,36 @@ class StreamOverflow(LahjaError):
 
 class UnexpectedResponse(LahjaError):
     """Report that the type of a response is not the one that the request announced."""
+
+
+class WaitTimeout(LahjaError, TimeoutError):
+    """
+    Report that not all endpoints were ready in time.
+
+    :param seconds: how long was waited
+    :param not_connected: the names of those that are not connected
+    :param not_subscribed: the names of the others that are not ready, each with the full names of
+        the types that it has not subscribed to
+    """
+
+    def __init__(
+        self,
+        seconds: float,
+        not_connected: tuple[str, ...],
+        not_subscribed: tuple[tuple[str, tuple[str, ...]], ...] = (),
+    ) -> None:
+        super().__init__()
+        self.args = (seconds, not_connected, not_subscribed)  # see ConnectTimeout
+        self.seconds = seconds
+        self.not_connected = not_connected
+        self.not_subscribed = not_subscribed
+
+    def __str__(self) -> str:
+        missing = []
+        if self.not_connected:
+            missing.append(f"not connected: {', '.join(map(repr, self.not_connected))}")
+        missing += [
+            f"{name!r} is connected, but not subscribed to {', '.join(types)}"
+            for name, types in self.not_subscribed
+        ]
+        return f"not everybody was ready within {self.seconds:g} s: {'; '.join(missing)}"

@@ -32,6 +32,7 @@ from .exceptions import (
 )
 from .flow import Gate
 from .framing import Outlet
+from .membership import MembershipReason
 from .protocol import Connection, Hello, State, control_frame, one_line
 from .routing import Router
 from .sockets import (
@@ -43,6 +44,8 @@ from .sockets import (
     peer_process,
     peer_user,
 )
+from .streams import Waiter
+from .typing import HasFileno
 
 __all__ = ["EventLoop", "Peering"]
 
@@ -51,6 +54,7 @@ _ACCEPTED_PER_TURN = 64
 _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 _PAUSE_WHEN_FULL = 0.2  # seconds, where there is no file descriptor for another connection
 _SUSPICIOUS = (wire.REJECT_VERSION, wire.REJECT_NAME)  # the others are part of connecting
+_NOBODY_IS_THERE = (FileNotFoundError, ConnectionRefusedError)
 _FIRST_RETRY = 0.002
 _SLOWEST_RETRY = 0.1
 _STALL = 0.1  # seconds in which a peer takes nothing, and after which that counts as a stall
@@ -70,9 +74,15 @@ class EventLoop(Protocol):
         self, sock: socket.socket, owner: ChannelOwner, make: MakeConnection
     ) -> Channel: ...
 
-    def watch_listener(self, sock: socket.socket, accept: Callable[[], float]) -> None: ...
+    def watch_readable(self, thing: HasFileno, ready: Callable[[], float]) -> None: ...
 
-    def unwatch_listener(self, sock: socket.socket) -> None: ...
+    def unwatch_readable(self, thing: HasFileno) -> None: ...
+
+    def make_waiter(self) -> Waiter: ...
+
+    def start_soon(
+        self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any
+    ) -> None: ...
 
     def deadline(self, seconds: float) -> AbstractAsyncContextManager[Callable[[], bool]]: ...
 
@@ -111,6 +121,7 @@ class Peering:
         self._channels: dict[Connection, Channel] = {}
         self._strangers: dict[Channel, None] = {}  # those that said no hello yet, oldest first
         self._attempts: set[str] = set()  # names of endpoints that are being connected to
+        self._by_itself: dict[str, Gate] = {}  # the same, where nobody asked for it
         self._drained_for: float | None = None  # seconds, when that is over
         router.is_peer_gone = self._is_peer_gone
         router.on_settled = self._settled
@@ -120,19 +131,21 @@ class Peering:
 
     # -- Serving -----------------------------------------------------------------------------
 
-    def listen(self, path: Path) -> None:
-        """Let other endpoints connect at a path."""
-        self.listener = Listener(path)
+    def listen(self, path: Path, look: Callable[[tuple[int, int]], None] | None = None) -> None:
+        """Let other endpoints connect at a path; see :class:`lahja.sockets.Listener`."""
+        listener = Listener(path, look)
+        self.stop_listening()
+        self.listener = listener
         self.path = self.listener.path
         self._router.hello.options["path"] = _real(path)
-        self._loop.watch_listener(self.listener.socket, self._accept)
+        self._loop.watch_readable(self.listener.socket, self._accept)
 
     def stop_listening(self) -> None:
         """Let no more endpoints connect, and remove the socket's file."""
         listener, self.listener = self.listener, None
         if listener is not None:
             del self._router.hello.options["path"]
-            self._loop.unwatch_listener(listener.socket)
+            self._loop.unwatch_readable(listener.socket)
             listener.close()
 
     def _accept(self) -> float:
@@ -199,32 +212,72 @@ class Peering:
         name, path = config.name, Path(config.path)
         if name == self._router.name:
             raise ConnectionAttemptRejected(f"{name!r} cannot connect to itself")
-        present = self._router.peers.get(name)
-        if present is not None and not self._is_peer_gone(present):
-            if present.to is None and present.serves_at == _real(path):
-                return  # two that connect to each other, and the other one was faster
-            raise ConnectionAttemptRejected(f"{name!r} is connected already")
+        if self._is_connected_already(name, path):
+            return
         if name in self._attempts:
             raise ConnectionAttemptRejected(f"{name!r} is being connected to already")
         self._attempts.add(name)
-        reason = "it was not tried"
-        delay = _FIRST_RETRY
         try:
-            async with self._loop.deadline(self._connect_timeout) as is_over:
-                while True:
-                    reason = f"it has not said hello ({path} exists)"
-                    failure = await self._attempt(name, path)
-                    if failure is None:
-                        return
-                    reason = failure
-                    await self._loop.sleep(delay * (0.5 + random.random()))
-                    delay = min(2 * delay, _SLOWEST_RETRY)
+            failure = await self._persist(name, path, by_itself=False)
         finally:
             self._attempts.discard(name)
-        if is_over() and name not in self._router.peers:
-            raise ConnectTimeout(name, str(path), self._connect_timeout, reason)
+        if failure is not None and name not in self._router.peers:
+            raise ConnectTimeout(name, str(path), self._connect_timeout, str(failure))
 
-    async def _attempt(self, name: str, path: Path) -> str | None:
+    async def connect_by_itself(self, name: str, path: Path) -> OSError | ConnectTimeout | None:
+        """
+        Connect to an endpoint without being told to by the program.
+
+        :return: None where it is connected then, or what is in the way; that nobody serves there
+            is known at once
+        :raise ConnectionAttemptRejected: as when connecting otherwise
+        """
+        ended = self._by_itself[name] = Gate()
+        try:
+            failure = await self._persist(name, path, by_itself=True)
+        finally:
+            del self._by_itself[name]
+            ended.open()
+        if failure is None or isinstance(failure, OSError):
+            return failure
+        return ConnectTimeout(name, str(path), self._connect_timeout, failure)
+
+    def is_connecting_to(self, name: str) -> bool:
+        """Return whether somebody tries to connect to the endpoint."""
+        return name in self._attempts or name in self._by_itself
+
+    def _is_connected_already(self, name: str, path: Path) -> bool:
+        """Return whether connecting is done; raise where it must not be done."""
+        present = self._router.peers.get(name)
+        if present is None or self._is_peer_gone(present):
+            return False
+        # Of two that connect to each other the other one was faster, or join was.
+        unasked = present.to is None or self._channels[present].by_itself
+        if unasked and present.serves_at == _real(path):
+            return True
+        raise ConnectionAttemptRejected(f"{name!r} is connected already")
+
+    async def _persist(self, name: str, path: Path, by_itself: bool) -> OSError | str | None:
+        """Try until it is connected, and return None, or what was in the way in the end."""
+        failure: OSError | str | None = "it was not tried"
+        delay = _FIRST_RETRY
+        async with self._loop.deadline(self._connect_timeout):
+            while True:
+                failure = f"it has not said hello ({path} exists)"
+                if not by_itself and (ended := self._by_itself.get(name)) is not None:
+                    await self._loop.pass_gate(ended)
+                    if self._is_connected_already(name, path):
+                        return None
+                failure = await self._attempt(name, path, by_itself)
+                if failure is None or (by_itself and isinstance(failure, _NOBODY_IS_THERE)):
+                    return failure
+                await self._loop.sleep(delay * (0.5 + random.random()))
+                delay = min(2 * delay, _SLOWEST_RETRY)
+        return failure
+
+    async def _attempt(
+        self, name: str, path: Path, by_itself: bool = False
+    ) -> OSError | str | None:
         """Try once; return None where the endpoint is connected then, or why it is not yet."""
         if name in self._router.peers:
             return None  # the other side was faster
@@ -232,19 +285,20 @@ class Peering:
             sock = connect(path)
         except OSError as error:
             if error.errno in RETRIED:
-                return str(error)
+                return error
             text = f"cannot connect to {name!r} at {path}: {error}"
             raise ConnectionAttemptRejected(text) from error
         try:
             user = peer_user(sock)
         except OSError as error:
             sock.close()
-            return str(error)
+            return error
         if not allowed_user(user, self._allowed_uids):
             sock.close()
             text = f"{name!r} at {path} is served by user {user}; see allowed_uids"
             raise ConnectionAttemptRejected(text)
         channel = self._open(sock, name)
+        channel.by_itself = by_itself
         connection = channel.connection
         self._router.connecting[name] = connection
         try:
@@ -254,6 +308,8 @@ class Peering:
         finally:
             self._router.connecting.pop(name, None)
             if connection.state is not State.OPEN:
+                connection.say_goodbye()
+                channel.flush()
                 channel.close()
         if connection.state in (State.OPEN, State.LEFT) or name in self._router.peers:
             return None  # one that has left in the meantime was connected before
@@ -368,11 +424,12 @@ class Peering:
         self._strangers.pop(channel, None)
         channel.cancel_timer()
         was_connected = self._router.peers.get(connection.name) is connection
-        self._router.remove(connection)
         name, error, rejection = connection.name, channel.error, connection.rejection
         whom = _shown(channel)
         if isinstance(error, OSError) and not isinstance(error, TimeoutError):
             error = None  # how a process that is killed looks
+        detail = "" if error is None else one_line(error)
+        self._router.remove(connection, _reason_for_leaving(connection, error), detail)
         if error is not None and not isinstance(error, (ProtocolError, TimeoutError)):
             self._router.reporter.logger.error(
                 "%s: closed the connection to %s", self._router.name, whom, exc_info=error
@@ -460,6 +517,15 @@ def _remedy(error: Exception) -> str:
     if isinstance(error, FrameTooLarge):
         return "; see max_frame_size"
     return ""
+
+
+def _reason_for_leaving(connection: Connection, error: Exception | None) -> MembershipReason:
+    if connection.state is State.LEFT:
+        return MembershipReason.GOODBYE
+    if error is None or isinstance(error, TruncatedFrame):  # it was killed while it wrote
+        return MembershipReason.CRASHED
+    stalled = isinstance(error, TimeoutError)
+    return MembershipReason.STALLED if stalled else MembershipReason.FAULTY
 
 
 def _real(path: Path) -> str:

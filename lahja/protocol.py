@@ -214,8 +214,13 @@ class Connection:
         self.outlet.put(control_frame(wire.CREDIT, name, count))
 
     def say_goodbye(self) -> None:
-        """Tell the peer that this endpoint leaves on purpose."""
-        if self.state is State.OPEN and not self.goodbye_sent:
+        """
+        Tell the peer that this endpoint leaves on purpose.
+
+        To the accepting side, what connects to it is a peer before the connecting side knows that.
+        """
+        is_peer = self.state is State.OPEN or (self.to is not None and self.state in _HANDSHAKE)
+        if is_peer and not self.goodbye_sent:
             self.goodbye_sent = True
             self.outlet.put(control_frame(wire.GOODBYE))
 

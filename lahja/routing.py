@@ -15,7 +15,7 @@ import functools
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from . import wire
 from .common import BaseEvent, BroadcastConfig, already_bound
@@ -31,11 +31,12 @@ from .exceptions import (
 )
 from .flow import Gate, Intake, Window
 from .framing import EventTable, Inlet, Outlet, PendingRequest, Topic
+from .membership import MembershipChange, MembershipReason
 from .names import find_class, main_module_name, name_of
 from .protocol import Connection, Hello, Rejection, one_line
 from .reports import Reporter
 
-__all__ = ["Router", "Watcher"]
+__all__ = ["MembershipObserver", "Router", "Watcher"]
 
 
 class Watcher:
@@ -52,6 +53,13 @@ class Watcher:
         self.reached = reached
         self.wake = wake
         self.error: LahjaError | None = None
+
+
+class MembershipObserver(Protocol):
+    """Be told who comes and who leaves; the mailbox of a stream is one."""
+
+    def deliver(self, event: Any, local: bool) -> None:
+        """Take a change of the membership."""
 
 
 class Router:
@@ -91,6 +99,7 @@ class Router:
         self.connecting: dict[str, Connection] = {}  # attempts whose hello was sent, by name
         self.is_peer_gone: Callable[[Connection], bool] = lambda connection: False
         self.on_settled: Callable[[Connection], None] = lambda connection: None
+        self.observers: set[MembershipObserver] = set()
         self.connections_version = 0
         self.subscriptions_version = 0
         self._interest: dict[str, dict[Connection, int | None]] = {}  # of peers, by type name
@@ -150,6 +159,7 @@ class Router:
         self.subscriptions_version += 1
         self.reporter.say(logging.DEBUG, "connected", name, "connected to %s", one_line(name))
         self.on_settled(connection)
+        self._observe(MembershipChange(name, MembershipReason.CONNECTED))
         self._changed()
 
     def _find_topic(self, connection: Connection, name: str) -> Topic | None:
@@ -167,8 +177,18 @@ class Router:
             )
         return topic
 
-    def remove(self, connection: Connection) -> None:
-        """Forget a peer at once: nobody waits for it any more."""
+    def remove(
+        self,
+        connection: Connection,
+        reason: MembershipReason = MembershipReason.CRASHED,
+        detail: str = "",
+    ) -> None:
+        """
+        Forget a peer at once: nobody waits for it any more.
+
+        :param reason: why it is gone
+        :param detail: more about that, for people
+        """
         if self.peers.get(connection.name) is not connection:
             return
         del self.peers[connection.name]
@@ -184,11 +204,16 @@ class Router:
             if connection.outlet in request.asked:
                 request.asked = tuple(o for o in request.asked if o is not connection.outlet)
                 if not request.asked and not request.locally:
-                    reason = f"{connection.name!r} left before it responded"
-                    self._finish(request_id, error=RemoteDisconnected(reason))
+                    said = f"{connection.name!r} left before it responded"
+                    self._finish(request_id, error=RemoteDisconnected(said))
         self.connections_version += 1
         self.subscriptions_version += 1
+        self._observe(MembershipChange(connection.name, reason, detail))
         self._changed()
+
+    def _observe(self, change: MembershipChange) -> None:
+        for observer in tuple(self.observers):
+            observer.deliver(change, False)
 
     def refused(self, connection: Connection, rejection: Rejection) -> None:
         """Leave it to the attempt to connect, which looks at its connection now."""
@@ -597,6 +622,7 @@ class Router:
         """End every request and every wait, because the endpoint stops."""
         for request_id in list(self.pending):
             self._finish(request_id, error=_stopped(self.name))
+        self.observers.clear()
         watchers, self._watchers = self._watchers, set()
         for watcher in watchers:
             watcher.error = _stopped(self.name)

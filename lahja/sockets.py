@@ -18,17 +18,21 @@ import struct
 import sys
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 __all__ = [
     "RETRIED",
+    "Closable",
     "Listener",
     "allowed_user",
+    "close_in_children",
     "connect",
     "peer_is_gone",
     "peer_process",
     "peer_user",
+    "remove_stale",
 ]
 
 RETRIED = frozenset((errno.ENOENT, errno.ECONNREFUSED, errno.EAGAIN, errno.ECONNRESET, errno.EINTR))
@@ -37,13 +41,27 @@ RETRIED = frozenset((errno.ENOENT, errno.ECONNREFUSED, errno.EAGAIN, errno.ECONN
 _BACKLOG = 4096
 _LONGEST_PATH = 107 if sys.platform == "linux" else 103
 _LOCK_SECONDS = 5.0
+_REFUSED_IS_STALE = sys.platform == "linux"  # elsewhere a full backlog refuses, too
 
-_inherited: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+
+class Closable(Protocol):
+    """Hold a file descriptor."""
+
+    def close(self) -> None:
+        """Give it up."""
+
+
+_inherited: weakref.WeakSet[Closable] = weakref.WeakSet()
+
+
+def close_in_children(thing: Closable) -> None:
+    """Let children that are forked from now on close what is their parent's alone."""
+    _inherited.add(thing)
 
 
 def _close_inherited() -> None:
-    for sock in list(_inherited):
-        sock.close()
+    for thing in list(_inherited):
+        thing.close()
 
 
 os.register_at_fork(after_in_child=_close_inherited)
@@ -53,7 +71,10 @@ def _check_path(path: Path) -> str:
     """Return the path of a socket as text, or raise where it is longer than a socket's may be."""
     size = len(os.fsencode(path))
     if size > _LONGEST_PATH:
-        reason = f"the path of a Unix socket has at most {_LONGEST_PATH} bytes, this one has {size}"
+        reason = (
+            f"the path of a Unix socket has at most {_LONGEST_PATH} bytes, this one has {size}: "
+            "choose a shorter name, or a directory with a shorter path"
+        )
         raise OSError(errno.ENAMETOOLONG, reason, str(path))
     return str(path)
 
@@ -71,7 +92,7 @@ def connect(path: Path) -> socket.socket:
     except BaseException:
         sock.close()
         raise
-    _inherited.add(sock)
+    close_in_children(sock)
     return sock
 
 
@@ -122,36 +143,66 @@ def peer_is_gone(sock: socket.socket) -> bool:
 
 
 @contextlib.contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """Keep other servers from looking at the directory's sockets in the same moment."""
+def _locked(directory: Path, seconds: float = _LOCK_SECONDS) -> Iterator[bool]:
+    """
+    Keep other servers from looking at the directory's sockets in the same moment.
+
+    :param seconds: how long to wait for one that does so
+    :return: whether that was possible
+    """
     try:
         descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:  # not readable: then without
-        yield
+        yield False
         return
     try:
-        deadline = time.monotonic() + _LOCK_SECONDS
-        while True:
+        deadline = time.monotonic() + seconds
+        is_locked = False
+        while not is_locked:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
+                is_locked = True
             except OSError as error:
-                if error.errno not in (errno.EAGAIN, errno.EACCES) or time.monotonic() > deadline:
+                if error.errno not in (errno.EAGAIN, errno.EACCES) or time.monotonic() >= deadline:
                     break  # no locks here, or somebody keeps it: better without than never
                 time.sleep(0.001)
-        yield
+        yield is_locked
     finally:
         os.close(descriptor)
+
+
+def remove_stale(path: Path) -> bool:
+    """
+    Remove a socket on which nobody listens; return whether it is gone.
+
+    It stays where there is any doubt: where somebody uses the lock under which servers replace
+    sockets, or on a system that refuses connections to a live server, too.
+    """
+    with _locked(path.parent, 0.0) as is_locked:
+        try:
+            connect(path).close()
+        except FileNotFoundError:
+            return True
+        except ConnectionRefusedError:
+            if is_locked and _REFUSED_IS_STALE:
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
+                    return True
+        except OSError:
+            pass
+    return False
 
 
 class Listener:
     """
     Listen on a path: replace a stale socket, respect a live one, remove only one's own.
 
+    :param look: called with the device and the inode of the socket when others can connect, and
+        before any other server can begin in the same directory
     :raise OSError: where another endpoint serves there, or something else is in the way
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, look: Callable[[tuple[int, int]], None] | None = None) -> None:
         self.path = Path(path)
         address = _check_path(self.path)
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -161,13 +212,15 @@ class Listener:
                 self._make_room()
                 self._bind(address)
                 status = os.lstat(self.path)
+                self.identity = (status.st_dev, status.st_ino)  # its alone while it listens
                 self.socket.listen(_BACKLOG)
+                if look is not None:
+                    look(self.identity)
         except BaseException:
             self.socket.close()
             raise
-        self._identity = (status.st_dev, status.st_ino)
         self._owner = os.getpid()
-        _inherited.add(self.socket)
+        close_in_children(self.socket)
 
     def _make_room(self) -> None:
         try:
@@ -214,17 +267,17 @@ class Listener:
             except (ConnectionAbortedError, InterruptedError):
                 continue
             sock.setblocking(False)
-            _inherited.add(sock)
+            close_in_children(sock)
             return sock
 
     def close(self) -> None:
         """Stop listening, and remove the file where it is still this listener's. Idempotent."""
         if self.socket.fileno() < 0:
             return
+        if self._owner == os.getpid():
+            # Before the socket is closed: after that, another file may get its identity.
+            with _locked(self.path.parent), contextlib.suppress(OSError):
+                status = os.lstat(self.path)
+                if (status.st_dev, status.st_ino) == self.identity:
+                    os.unlink(self.path)
         self.socket.close()
-        if self._owner != os.getpid():
-            return
-        with _locked(self.path.parent), contextlib.suppress(OSError):
-            status = os.lstat(self.path)
-            if (status.st_dev, status.st_ino) == self._identity:
-                os.unlink(self.path)

@@ -1,5 +1,5 @@
 """
-Streams: events as an asynchronous iterator.
+Streams: events as an asynchronous iterator, and who comes and goes as another one.
 
 A stream is subscribed when it is made. Events wait in its mailbox until they are read; a mailbox
 with a bound does something about those for which it has no room. Reading takes what is there
@@ -8,22 +8,36 @@ without a turn of the event loop, though never so much that others starve.
 
 from __future__ import annotations
 
+import functools
 import logging
+from abc import abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self, TypeVar, get_args
 
 from .common import BaseEvent
 from .exceptions import LahjaError, StreamOverflow
 from .flow import Intake
 from .framing import EventIterator, Mailbox, Topic
+from .membership import MembershipChange
 from .routing import Router
 
-__all__ = ["Log", "Overflow", "Stream", "StreamHost", "Waiter", "make_mailbox", "subscribe_mailbox"]
+__all__ = [
+    "Feed",
+    "Log",
+    "Membership",
+    "Overflow",
+    "Stream",
+    "StreamHost",
+    "Waiter",
+    "make_mailbox",
+    "subscribe_mailbox",
+]
 
 Overflow = Literal["block", "drop_oldest", "drop_newest", "latest", "raise"]
 
 TEvent = TypeVar("TEvent", bound=BaseEvent)
+TItem = TypeVar("TItem")
 
 _EVENTS_PER_TURN: Final = 128
 
@@ -57,7 +71,7 @@ class StreamHost(Protocol):
     def check_if_here(self) -> None:
         """Raise LifecycleError where the endpoint runs in another event loop."""
 
-    def close_stream(self, stream: Stream[Any], from_finalizer: bool) -> None:
+    def close_stream(self, stream: Feed[Any], from_finalizer: bool) -> None:
         """Unsubscribe the stream; later, where a finalizer asks for it."""
 
 
@@ -198,25 +212,23 @@ def subscribe_mailbox(router: Router, topic: Topic, mailbox: Mailbox) -> None:
     router.add_consumer(topic, mailbox)
 
 
-class Stream(EventIterator, AsyncGenerator[TEvent, None]):
+class Feed(EventIterator, AsyncGenerator[TItem, None]):
     """
-    Iterate over the events of one type, from the moment in which the stream was made.
+    Be an asynchronous iterator over what arrives in a mailbox.
 
-    Made by :meth:`lahja.base.EndpointAPI.stream`. It unsubscribes when it is exhausted, closed,
-    cancelled while it waits, or dropped. It may be used as an asynchronous context manager, which
-    closes it.
+    It ends its subscription when it is exhausted, closed, cancelled while it waits, or dropped. It
+    may be used as an asynchronous context manager, which closes it.
 
-    Its end is reached, by ``StopAsyncIteration``, where ``num_events`` were returned, or the
-    endpoint stopped; it raises :class:`~lahja.exceptions.StreamOverflow` where
-    ``overflow="raise"`` and an event found no room.
+    Its end is reached, by ``StopAsyncIteration``, where it is exhausted, or the endpoint stopped.
+    It raises :class:`~lahja.exceptions.StreamOverflow` where ``overflow="raise"`` and an event
+    found no room.
+
+    :param num_items: how many items it gives; None for any number
     """
 
-    def __init__(
-        self, host: StreamHost, topic: Topic, mailbox: Mailbox, num_events: int | None
-    ) -> None:
-        super().__init__(mailbox, -1 if num_events is None else num_events)
+    def __init__(self, host: StreamHost, mailbox: Mailbox, num_items: int | None) -> None:
+        super().__init__(mailbox, -1 if num_items is None else num_items)
         self._host = host
-        self.topic = topic
         self._waiting = False
         self._closed = False
         self._raising = mailbox if isinstance(mailbox, _RaisingMailbox) else None
@@ -226,21 +238,16 @@ class Stream(EventIterator, AsyncGenerator[TEvent, None]):
 
     if TYPE_CHECKING:  # inherited from the framing, which does not know the type of the events
 
-        def __aiter__(self) -> Stream[TEvent]: ...
+        def __aiter__(self) -> Self: ...
 
-        def __anext__(self) -> Coroutine[Any, Any, TEvent]: ...
+        def __anext__(self) -> Coroutine[Any, Any, TItem]: ...
 
-    def __repr__(self) -> str:
-        state = "closed" if self._closed else f"{len(self.mailbox.events)} events waiting"
-        return f"<Stream of {self.topic.name}: {state}>"
+    @abstractmethod
+    def unsubscriber(self, router: Router) -> Callable[[], None]:
+        """Return what ends the subscription; it must not refer to this object, which may die."""
 
-    @property
-    def dropped(self) -> int:
-        """How many events were dropped because there was no room for them."""
-        return getattr(self.mailbox, "dropped", 0)
-
-    async def go_on(self) -> TEvent:
-        """Return the next event, as soon as there is one and others had their turn."""
+    async def go_on(self) -> TItem:
+        """Return the next item, as soon as there is one and others had their turn."""
         if self._waiting:
             raise RuntimeError("another task waits for the next event of this stream already")
         if not self.left:
@@ -257,8 +264,8 @@ class Stream(EventIterator, AsyncGenerator[TEvent, None]):
             self.close()
             raise StopAsyncIteration
         self.turns -= 1
-        event: TEvent = self.take()
-        return event
+        item: TItem = self.take()
+        return item
 
     async def _suspend(self, briefly: bool) -> None:
         """Let others run: one turn, or until there is an event or nothing more to wait for."""
@@ -280,11 +287,11 @@ class Stream(EventIterator, AsyncGenerator[TEvent, None]):
             self.quick = self._raising is None
             self.mailbox.waker = None
 
-    async def asend(self, value: None) -> TEvent:
-        """Return the next event; nothing can be sent into a stream."""
+    async def asend(self, value: None) -> TItem:
+        """Return the next item; nothing can be sent into a stream."""
         return await self.__anext__()
 
-    async def athrow(self, *exc_info: Any) -> TEvent:
+    async def athrow(self, *exc_info: Any) -> TItem:
         """Close the stream and raise the exception."""
         self._abandon()
         error, *arguments = exc_info
@@ -297,7 +304,7 @@ class Stream(EventIterator, AsyncGenerator[TEvent, None]):
         """Unsubscribe and forget what waits. Idempotent."""
         self._abandon()
 
-    async def __aenter__(self) -> Stream[TEvent]:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
@@ -336,3 +343,46 @@ class Stream(EventIterator, AsyncGenerator[TEvent, None]):
         if not self._closed:
             self._closed = True
             self._host.close_stream(self, True)
+
+
+class Stream(Feed[TEvent]):
+    """
+    Iterate over the events of one type, from the moment in which the stream was made.
+
+    Made by :meth:`lahja.base.EndpointAPI.stream`. It unsubscribes when it is exhausted, closed,
+    cancelled while it waits, or dropped. It may be used as an asynchronous context manager, which
+    closes it.
+    """
+
+    def __init__(
+        self, host: StreamHost, topic: Topic, mailbox: Mailbox, num_events: int | None
+    ) -> None:
+        super().__init__(host, mailbox, num_events)
+        self.topic = topic
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"{len(self.mailbox.events)} events waiting"
+        return f"<Stream of {self.topic.name}: {state}>"
+
+    @property
+    def dropped(self) -> int:
+        """How many events were dropped because there was no room for them."""
+        return getattr(self.mailbox, "dropped", 0)
+
+    def unsubscriber(self, router: Router) -> Callable[[], None]:
+        return functools.partial(router.remove_consumer, self.topic, self.mailbox)
+
+
+class Membership(Feed[MembershipChange]):
+    """
+    Iterate over who is connected, and then over who comes and who leaves.
+
+    Made by :meth:`lahja.base.EndpointAPI.membership`. It lives as a :class:`Stream` does.
+    """
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"{len(self.mailbox.events)} changes waiting"
+        return f"<Membership: {state}>"
+
+    def unsubscriber(self, router: Router) -> Callable[[], None]:
+        return functools.partial(router.observers.discard, self.mailbox)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NewType, Protocol, TypedDict
 
-__all__ = ["ConditionAPI", "EndpointOptions", "EventAPI", "LockAPI", "RequestID"]
+__all__ = ["ConditionAPI", "EndpointOptions", "EventAPI", "HasFileno", "LockAPI", "RequestID"]
 
 RequestID = NewType("RequestID", bytes)
 """What ties a response to its request: 16 random bytes."""
@@ -25,6 +25,13 @@ class EndpointOptions(TypedDict, total=False):
     max_frame_size: int
     allow_pickle: bool
     allowed_uids: frozenset[int] | set[int] | tuple[int, ...]
+
+
+class HasFileno(Protocol):
+    """Describe what an event loop can wait for: a socket, for example."""
+
+    def fileno(self) -> int:
+        """Return the file descriptor, or -1 where it is closed."""
 
 
 class LockAPI(Protocol):

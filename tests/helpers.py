@@ -99,6 +99,10 @@ class Bus:
         """Return a context in which an endpoint serves."""
         return self.endpoint_class.serve(self.config(name), **options)
 
+    def join(self, name: str, **options: Any) -> AbstractAsyncContextManager[BaseEndpoint]:
+        """Return a context in which an endpoint is connected to all that serve."""
+        return self.endpoint_class.join(name, self.directory, **options)
+
     @asynccontextmanager
     async def run(self, name: str = "alone", **options: Any) -> AsyncIterator[BaseEndpoint]:
         """Run an endpoint that does not serve."""

@@ -25,7 +25,7 @@ ROOT = Path(lahja.__file__).parent
 
 # From the bottom to the top; a module may import from its own layer and from those below.
 LAYERS: list[set[str]] = [
-    {"exceptions", "wire", "constants", "typing", "version", "stats", "counting"},
+    {"exceptions", "wire", "constants", "typing", "version", "stats", "counting", "membership"},
     {"common"},
     {"names"},
     {"layouts", "pickling", "compression"},
@@ -39,8 +39,8 @@ LAYERS: list[set[str]] = [
     {"routing"},
     {"streams", "handlers"},
     {"api"},
-    {"sockets", "channels", "peering"},
-    {"survey"},
+    {"sockets", "channels", "peering", "directory", "watching"},
+    {"survey", "joining"},
     {"base"},
     {"asyncio", "asyncio.connection", "asyncio.endpoint"},
     {"trio", "trio.connection", "trio.endpoint"},
@@ -177,7 +177,8 @@ def run_python(program: str) -> None:
 def test_importing_lahja_loads_neither_trio_nor_anything_optional() -> None:
     run_python(
         "import sys, lahja\n"
-        "optional = {'trio', 'uvloop', 'anyio', 'typer', 'rich', 'Cython', 'lahja.tools'}\n"
+        "optional = {'trio', 'uvloop', 'anyio', 'typer', 'rich', 'Cython', 'inotify_simple'}\n"
+        "optional |= {'lahja.tools'}\n"
         "assert not optional & set(sys.modules), optional & set(sys.modules)\n"
         "assert 'TrioEndpoint' in lahja.__all__\n"
         "assert lahja.TrioEndpoint is sys.modules['lahja.trio'].TrioEndpoint\n"
@@ -187,7 +188,7 @@ def test_importing_lahja_loads_neither_trio_nor_anything_optional() -> None:
 def test_lahja_works_without_what_is_optional() -> None:
     run_python(
         "import sys\n"
-        "for name in ('trio', 'snappy', 'uvloop', 'anyio', 'typer', 'rich'):\n"
+        "for name in ('trio', 'snappy', 'uvloop', 'anyio', 'typer', 'rich', 'inotify_simple'):\n"
         "    sys.modules[name] = None\n"
         "import lahja\n"
         "assert not lahja.AsyncioEndpoint.has_snappy_support\n"

@@ -133,6 +133,7 @@ AWAITED: dict[str, Callable[[BaseEndpoint], Any]] = {
     "request": lambda endpoint: endpoint.request(Question(1)),
     "wait_for": lambda endpoint: endpoint.wait_for(Number),
     "wait_until_connected_to": lambda endpoint: endpoint.wait_until_connected_to("alone"),
+    "wait_until_all_of": lambda endpoint: endpoint.wait_until_all_of({"alone"}, timeout=1),
     "wait_until_connections_change": lambda endpoint: endpoint.wait_until_connections_change(),
     "wait_until_endpoint_subscribed_to": (
         lambda endpoint: endpoint.wait_until_endpoint_subscribed_to("alone", Number)
@@ -153,6 +154,7 @@ CALLED: dict[str, Callable[[BaseEndpoint], Any]] = {
 SUBSCRIBING: dict[str, Callable[[BaseEndpoint], Any]] = {
     "subscribe": lambda endpoint: endpoint.subscribe(Number, print),
     "stream": lambda endpoint: endpoint.stream(Number),
+    "membership": lambda endpoint: endpoint.membership(),
 }
 QUERIES: dict[str, Callable[[BaseEndpoint], Any]] = {
     "is_connected_to": lambda endpoint: endpoint.is_connected_to("other"),

@@ -89,11 +89,17 @@ async def test_every_option_is_taken_by_whatever_makes_an_endpoint(bus: Bus, nam
     assert bus.endpoint_class("alone", **options).name == "alone"
     async with bus.serve("server", **options) as server:
         assert server.name == "server"
+    async with bus.join("member", **options) as member:
+        assert member.name == "member"
 
 
 async def test_an_unknown_option_is_a_type_error(bus: Bus) -> None:
     unknown: Any = {"no_such_option": 1}
-    for make in (lambda: bus.endpoint_class("alone", **unknown), lambda: bus.serve("s", **unknown)):
+    for make in (
+        lambda: bus.endpoint_class("alone", **unknown),
+        lambda: bus.serve("server", **unknown),
+        lambda: bus.join("member", **unknown),
+    ):
         with pytest.raises(TypeError, match=r"no_such_option"):
             make()
     positional: Any = bus.endpoint_class
@@ -126,6 +132,8 @@ async def test_an_option_that_makes_no_sense_is_a_value_error_at_the_call(
         bus.endpoint_class("alone", **options)
     with pytest.raises(ValueError, match=said):
         bus.serve("server", **options)
+    with pytest.raises(ValueError, match=said):
+        bus.join("member", **options)
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 
 # The start method is the program's default, whatever it is on this system and version of Python.
 LAUNCHER = """
-import multiprocessing, runpy, sys
+import multiprocessing, os, runpy, sys
 _, method, *sys.argv = sys.argv
+sys.path.insert(0, os.path.dirname(sys.argv[0]))  # as Python does
 multiprocessing.set_start_method(method)
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
@@ -119,6 +120,32 @@ def test_component_manager(start_method: str, ipc_dir: Path) -> None:
     assert output.splitlines()[-1] == "main        all components have ended"
 
 
+@start_methods
+def test_join(start_method: str, ipc_dir: Path) -> None:
+    output = run(start_method, "join", 1, ipc_dir)
+    for name in COMPONENTS:
+        assert f"main        '{name}' connected\n" in output
+    found = re.findall(r"^rpc         block (\d+) has the hash [0-9a-f]{12}$", output, re.MULTILINE)
+    blocks = [int(number) for number in found]
+    assert blocks == sorted(set(blocks))
+    assert blocks
+    counts = re.search(
+        r"^metrics     counted (\d+) new blocks and (\d+) peers$", output, re.MULTILINE
+    )
+    assert counts is not None
+    assert said(output, "left the bus: 'main' said goodbye") == COMPONENTS
+    assert output.splitlines()[-1] == "main        all components have ended"
+
+
+def test_join_takes_a_fifth_of_the_lines() -> None:
+    """Which is not to say that they should be counted to the last one."""
+    joining, managing = (
+        len((EXAMPLES / f"{name}.py").read_text().splitlines())
+        for name in ("join", "component_manager")
+    )
+    assert round(managing / joining) >= 5
+
+
 @pytest.mark.parametrize(
     ("example", "when"),
     [
@@ -174,3 +201,42 @@ def test_components_end_when_the_manager_is_killed(manager: Program) -> None:
     manager.assert_gone()
     outcome.assert_clean()
     assert said(outcome.output, "left the bus: the main process is gone") == COMPONENTS
+
+
+@pytest.fixture
+def bus(ipc_dir: Path) -> Iterator[Program]:
+    """Return the same application as processes that joined."""
+    with Program(*arguments("fork", "join", None), directory=ipc_dir) as program:
+        for _ in COMPONENTS:
+            program.wait_for("' connected")
+        program.wait_for("has the hash")
+        yield program
+
+
+def test_ctrl_c_ends_those_that_joined(bus: Program) -> None:
+    bus.signal_all(signal.SIGINT)
+    outcome = bus.finish()
+    bus.assert_tidy()
+    outcome.assert_clean()
+    assert outcome.code == 0
+    assert said(outcome.output, "left the bus: 'main' said goodbye") == COMPONENTS
+
+
+def test_a_component_that_dies_ends_the_others_that_joined(bus: Program) -> None:
+    bus.children()[0].kill()
+    outcome = bus.finish()
+    bus.assert_tidy()
+    outcome.assert_clean()
+    assert outcome.code == 1
+    left = said(outcome.output, "left the bus: 'main' said goodbye")
+    assert len(left) == len(COMPONENTS) - 1
+    (dead,) = COMPONENTS - left
+    assert f"main        '{dead}' left without saying goodbye" in outcome.output
+
+
+def test_those_that_joined_end_when_the_main_process_is_killed(bus: Program) -> None:
+    bus.process.kill()
+    outcome = bus.finish()
+    bus.assert_gone()
+    outcome.assert_clean()
+    assert said(outcome.output, "left the bus: 'main' left without saying goodbye") == COMPONENTS

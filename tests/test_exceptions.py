@@ -21,6 +21,7 @@ from lahja.exceptions import (
     RequestTimeout,
     StreamOverflow,
     TruncatedFrame,
+    WaitTimeout,
 )
 
 ALL: list[type[Exception]] = [getattr(exceptions, name) for name in exceptions.__all__]
@@ -47,6 +48,15 @@ EXAMPLES: list[tuple[LahjaError, str]] = [
         "no response to m:A within 0.5 s (sent to: a, b)",
     ),
     (RequestTimeout("m:A", 2, ()), "no response to m:A within 2 s (sent to: nobody)"),
+    (
+        WaitTimeout(2, ("a", "b")),
+        "not everybody was ready within 2 s: not connected: 'a', 'b'",
+    ),
+    (
+        WaitTimeout(0.5, ("a",), (("b", ("m:A",)), ("c", ("m:A", "m:B")))),
+        "not everybody was ready within 0.5 s: not connected: 'a'; 'b' is connected, but not "
+        "subscribed to m:A; 'c' is connected, but not subscribed to m:A, m:B",
+    ),
     (StreamOverflow("m:A", 3), "the stream of m:A was full: 3 events were waiting"),
     (DecodeError("it is broken"), "it is broken"),
 ]
@@ -76,6 +86,7 @@ def test_the_tree_of_the_docstring_is_the_real_one() -> None:
     [
         (exceptions.ConnectTimeout, TimeoutError),
         (exceptions.RequestTimeout, TimeoutError),
+        (exceptions.WaitTimeout, TimeoutError),
         (exceptions.MissingExtra, ImportError),
     ],
 )
@@ -97,7 +108,12 @@ def test_the_text_says_what_happened_and_survives_pickling(error: LahjaError, te
 
 
 def test_a_timeout_does_not_look_like_an_error_of_the_system() -> None:
-    for error in (ConnectTimeout("a", "/tmp/a.ipc", 30.0, "why"), RequestTimeout("m:A", 2, ())):
+    errors: tuple[OSError, ...] = (
+        ConnectTimeout("a", "/tmp/a.ipc", 30.0, "why"),
+        RequestTimeout("m:A", 2, ()),
+        WaitTimeout(2, ("a",)),
+    )
+    for error in errors:
         assert (error.errno, error.strerror, error.filename) == (None, None, None)
 
 

@@ -663,6 +663,17 @@ def test_a_goodbye_is_said_once_and_is_the_last_word(pair: Pair) -> None:
     assert not pair.server.outlet.frames
 
 
+def test_the_connecting_side_says_goodbye_as_soon_as_it_may_be_a_peer() -> None:
+    pair = Pair(make_connection("client", to="server"), make_connection("server"))
+    pair.server.say_goodbye()  # the accepting side is nobody's peer yet
+    assert not pair.server.outlet.frames
+    pair.client.start()
+    pair.client.say_goodbye()
+    pair.carry()
+    assert pair.server.state is State.LEFT
+    assert ("established", "client") in news_of(pair.server)
+
+
 def test_the_end_in_the_middle_of_a_frame_is_an_error(opened: Connection) -> None:
     feed(opened, control_frame(wire.GOODBYE)[:6])
     with pytest.raises(TruncatedFrame):

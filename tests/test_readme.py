@@ -56,7 +56,7 @@ def output_after(block: Block) -> str | None:
 def test_every_block_is_of_a_kind_that_is_tested() -> None:
     assert TEXT.count("```") == 2 * len(BLOCKS)
     assert {block.language for block in BLOCKS} == {"python", "sh", "text"}
-    assert len(PROGRAMS) == 2
+    assert len(PROGRAMS) == 3
     known = ("pip install ", "lahja ", "python examples/")
     assert all(command.startswith(known) for command in COMMANDS)
 
@@ -75,7 +75,7 @@ def test_programs_run(block: Block, ipc_dir: Path, tmp_path: Path) -> None:
 
 
 def test_the_quickstart_is_compared_with_its_output() -> None:
-    assert [output_after(block) is not None for block in PROGRAMS] == [True, False]
+    assert [output_after(block) is not None for block in PROGRAMS] == [True, False, False]
 
 
 def test_there_are_two_set_up_commands_and_their_extras_exist() -> None:

@@ -23,6 +23,7 @@ from lahja.exceptions import (
     UnexpectedResponse,
 )
 from lahja.framing import Mailbox, PendingRequest
+from lahja.membership import MembershipChange, MembershipReason
 from lahja.names import name_of
 from lahja.protocol import Connection, Hello, Rejection, State
 from lahja.routing import Router, Watcher
@@ -185,6 +186,23 @@ def test_a_peer_that_restarted_takes_the_place_of_itself(net: Net, a: Router, b:
     assert a.peers["b"] is not old
     a.remove(old)
     assert "b" in a.peers
+
+
+def test_who_comes_and_who_goes_is_told_to_all_observers(net: Net, a: Router, b: Router) -> None:
+    mailboxes = [Mailbox(), Mailbox()]
+    a.observers.update(mailboxes)
+    net.join(b, a)
+    connection = a.peers["b"]
+    a.remove(connection, MembershipReason.STALLED, "it took nothing")
+    a.remove(connection)  # it is none any more
+    for mailbox in mailboxes:
+        assert [*mailbox.events] == [
+            MembershipChange("b", MembershipReason.CONNECTED),
+            MembershipChange("b", MembershipReason.STALLED, "it took nothing"),
+        ]
+    a.stop()
+    net.join(make_router("c"), a)
+    assert all(len(mailbox.events) == 2 for mailbox in mailboxes)
 
 
 def test_of_two_that_meet_the_greater_instance_wins(net: Net, a: Router, b: Router) -> None:

@@ -12,7 +12,7 @@ from helpers import Number
 from lahja.common import BaseEvent
 from lahja.exceptions import StreamOverflow
 from lahja.framing import EventTable, Mailbox, Topic
-from lahja.streams import Overflow, Stream, make_mailbox
+from lahja.streams import Feed, Overflow, Stream, make_mailbox
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ class Host:
         if self.on_wait:
             self.on_wait.pop(0)()
 
-    def close_stream(self, stream: Stream[Any], from_finalizer: bool) -> None:
+    def close_stream(self, stream: Feed[Any], from_finalizer: bool) -> None:
         self.closed.append(from_finalizer)
 
 

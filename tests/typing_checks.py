@@ -19,6 +19,9 @@ from lahja import (
     BroadcastConfig,
     ConnectionConfig,
     EndpointAPI,
+    Membership,
+    MembershipChange,
+    MembershipReason,
     Stream,
     Subscription,
     TrioEndpoint,
@@ -68,6 +71,8 @@ async def asyncio_classes() -> None:
         assert_type(endpoint, AsyncioEndpoint)
     async with AsyncioEndpoint.serve(CONFIG) as endpoint:
         assert_type(endpoint, AsyncioEndpoint)
+    async with AsyncioEndpoint.join("name", "run", stall_timeout=None) as endpoint:
+        assert_type(endpoint, AsyncioEndpoint)
     by_path: type[AsyncioEndpoint] = AsyncioEndpointByPath
     del by_path
 
@@ -76,6 +81,8 @@ async def trio_classes() -> None:
     async with TrioEndpoint("name").run() as endpoint:
         assert_type(endpoint, TrioEndpoint)
     async with TrioEndpoint.serve(CONFIG) as endpoint:
+        assert_type(endpoint, TrioEndpoint)
+    async with TrioEndpoint.join("name", app="trading") as endpoint:
         assert_type(endpoint, TrioEndpoint)
     by_path: type[TrioEndpoint] = TrioEndpointByPath
     del by_path
@@ -87,12 +94,16 @@ async def own_classes() -> None:
         assert_type(endpoint.mine(), str)
     async with MyEndpoint.serve(CONFIG) as endpoint:
         assert_type(endpoint, MyEndpoint)
+    async with MyEndpoint.join("name", Path("run")) as endpoint:
+        assert_type(endpoint, MyEndpoint)
 
 
 async def any_class(endpoint_class: type[BaseEndpoint]) -> None:
     async with endpoint_class("name").run() as endpoint:
         assert_type(endpoint, BaseEndpoint)
     async with endpoint_class.serve(CONFIG) as endpoint:
+        assert_type(endpoint, BaseEndpoint)
+    async with endpoint_class.join("name") as endpoint:
         assert_type(endpoint, BaseEndpoint)
 
 
@@ -136,6 +147,20 @@ async def with_any_endpoint(endpoint: EndpointAPI) -> None:
     )
     async with endpoint.run() as running:
         assert_type(running, EndpointAPI)
+
+
+async def who_is_there(endpoint: EndpointAPI) -> None:
+    await endpoint.wait_until_all_of({"db", "net"})
+    await endpoint.wait_until_all_of(["db"], subscribed_to=Ping, timeout=1)
+    await endpoint.wait_until_all_of(("db", "net"), subscribed_to=(Ping, Pong), timeout=None)
+    assert_type(endpoint.membership(), Membership)
+    async with endpoint.membership() as changes:
+        async for change in changes:
+            assert_type(change, MembershipChange)
+            assert_type(change.name, str)
+            assert_type(change.joined, bool)
+            assert_type(change.reason, MembershipReason)
+            assert_type(change.detail, str)
 
 
 # -- Handlers get what was subscribed to -------------------------------------------------------

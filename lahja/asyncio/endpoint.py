@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar, Unpack
 
 from ..base import BaseEndpoint
 from ..channels import Channel, ChannelOwner, MakeConnection
-from ..typing import EndpointOptions
+from ..typing import EndpointOptions, HasFileno
 from .connection import AsyncioChannel, AsyncioWaiter
 
 __all__ = ["AsyncioEndpoint", "TFunc"]
@@ -164,22 +164,22 @@ class AsyncioEndpoint(BaseEndpoint):
     ) -> Channel:
         return AsyncioChannel(self._loop, sock, owner, make)
 
-    def watch_listener(self, sock: socket.socket, accept: Callable[[], float]) -> None:
-        def ready() -> None:
-            pause = accept()
-            if pause and sock.fileno() >= 0:
-                self.unwatch_listener(sock)
+    def watch_readable(self, thing: HasFileno, ready: Callable[[], float]) -> None:
+        def look() -> None:
+            pause = ready()
+            if pause and thing.fileno() >= 0:
+                self.unwatch_readable(thing)
                 self.call_later(pause, resume)
 
         def resume() -> None:
-            if self._running and sock.fileno() >= 0:
-                self._loop.add_reader(sock.fileno(), ready)
+            if self._running and thing.fileno() >= 0:
+                self._loop.add_reader(thing.fileno(), look)
 
         resume()
 
-    def unwatch_listener(self, sock: socket.socket) -> None:
-        if sock.fileno() >= 0:  # a forked child has closed it
-            self._loop.remove_reader(sock.fileno())
+    def unwatch_readable(self, thing: HasFileno) -> None:
+        if thing.fileno() >= 0:  # a forked child has closed it
+            self._loop.remove_reader(thing.fileno())
 
 
 def _failure_of(task: asyncio.Task[None]) -> BaseException | None:

@@ -14,7 +14,7 @@ import trio
 from ..api import TResponse, TStreamEvent, TSubscribeEvent
 from ..base import BaseEndpoint
 from ..channels import Channel, ChannelOwner, MakeConnection
-from ..typing import EndpointOptions
+from ..typing import EndpointOptions, HasFileno
 from .connection import TrioChannel, TrioWaiter
 
 __all__ = ["TrioEndpoint"]
@@ -40,7 +40,7 @@ class TrioEndpoint(BaseEndpoint):
         self._nursery: trio.Nursery | None = None
         self._soon: deque[Callable[[], None]] = deque()
         self._caller: trio.lowlevel.Task | None = None  # while it has nothing to call
-        self._listeners: dict[socket.socket, trio.CancelScope] = {}
+        self._watches: dict[HasFileno, trio.CancelScope] = {}
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[Self]:
@@ -159,20 +159,20 @@ class TrioEndpoint(BaseEndpoint):
     ) -> Channel:
         return TrioChannel(self.start_soon, sock, owner, make)
 
-    def watch_listener(self, sock: socket.socket, accept: Callable[[], float]) -> None:
-        scope = self._listeners[sock] = trio.CancelScope()
-        self.start_soon(self._accept, sock, accept, scope)
+    def watch_readable(self, thing: HasFileno, ready: Callable[[], float]) -> None:
+        scope = self._watches[thing] = trio.CancelScope()
+        self.start_soon(self._wait_readable, thing, ready, scope)
 
-    async def _accept(
-        self, sock: socket.socket, accept: Callable[[], float], scope: trio.CancelScope
+    async def _wait_readable(
+        self, thing: HasFileno, ready: Callable[[], float], scope: trio.CancelScope
     ) -> None:
         with scope:
             while not scope.cancel_called:
-                await trio.lowlevel.wait_readable(sock.fileno())
-                await trio.sleep(accept())
+                await trio.lowlevel.wait_readable(thing.fileno())
+                await trio.sleep(ready())
 
-    def unwatch_listener(self, sock: socket.socket) -> None:
-        self._listeners.pop(sock).cancel()
+    def unwatch_readable(self, thing: HasFileno) -> None:
+        self._watches.pop(thing).cancel()
 
 
 def _besides_cancellation(error: BaseException) -> BaseException | None:
