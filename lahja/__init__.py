@@ -33,6 +33,7 @@ from .exceptions import (
     RequestTimeout,
     StreamOverflow,
     UnexpectedResponse,
+    UnsupportedPlatform,
 )
 from .stats import EndpointStats
 from .streams import Stream
@@ -63,6 +64,7 @@ __all__ = [
     "StreamOverflow",
     "Subscription",
     "UnexpectedResponse",
+    "UnsupportedPlatform",
 ]
 if _find_spec("trio") is not None:  # a star import takes only what is there
     __all__ += ["TrioEndpoint"]

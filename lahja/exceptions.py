@@ -18,13 +18,16 @@ Everything that lahja raises.
      ├─ RemoteDisconnected            every endpoint that could have answered is gone
      ├─ RequestTimeout                no response within ``timeout``  (a TimeoutError)
      ├─ StreamOverflow                a bounded stream with ``overflow="raise"`` was full
-     └─ UnexpectedResponse            a response of another type than the request announced
+     ├─ UnexpectedResponse            a response of another type than the request announced
+     └─ UnsupportedPlatform           there are no Unix sockets  (a NotImplementedError)
 
 ``ProtocolError`` and what derives from it are the remote's fault; the endpoint logs them and
 goes on. All others are raised to the caller.
 """
 
 from __future__ import annotations
+
+import sys
 
 __all__ = [
     "BindError",
@@ -43,6 +46,7 @@ __all__ = [
     "StreamOverflow",
     "TruncatedFrame",
     "UnexpectedResponse",
+    "UnsupportedPlatform",
 ]
 
 
@@ -214,3 +218,23 @@ class StreamOverflow(LahjaError):
 
 class UnexpectedResponse(LahjaError):
     """Report that the type of a response is not the one that the request announced."""
+
+
+class UnsupportedPlatform(LahjaError, NotImplementedError):
+    """
+    Report that the system has no Unix sockets, as Windows, for example.
+
+    What stays within one endpoint works there, too.
+
+    :param action: what was to be done
+    """
+
+    def __init__(self, action: str) -> None:
+        super().__init__(action)
+        self.action = action
+
+    def __str__(self) -> str:
+        return (
+            f"cannot {self.action}: endpoints talk to each other through Unix sockets, "
+            f"which Python does not have on this system ({sys.platform})"
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import re
+import sys
 
 import pytest
 
@@ -21,6 +22,7 @@ from lahja.exceptions import (
     RequestTimeout,
     StreamOverflow,
     TruncatedFrame,
+    UnsupportedPlatform,
 )
 
 ALL: list[type[Exception]] = [getattr(exceptions, name) for name in exceptions.__all__]
@@ -49,6 +51,11 @@ EXAMPLES: list[tuple[LahjaError, str]] = [
     (RequestTimeout("m:A", 2, ()), "no response to m:A within 2 s (sent to: nobody)"),
     (StreamOverflow("m:A", 3), "the stream of m:A was full: 3 events were waiting"),
     (DecodeError("it is broken"), "it is broken"),
+    (
+        UnsupportedPlatform("serve at a.ipc"),
+        "cannot serve at a.ipc: endpoints talk to each other through Unix sockets, which Python "
+        f"does not have on this system ({sys.platform})",
+    ),
 ]
 
 
@@ -77,6 +84,7 @@ def test_the_tree_of_the_docstring_is_the_real_one() -> None:
         (exceptions.ConnectTimeout, TimeoutError),
         (exceptions.RequestTimeout, TimeoutError),
         (exceptions.MissingExtra, ImportError),
+        (exceptions.UnsupportedPlatform, NotImplementedError),
     ],
 )
 def test_what_python_calls_the_same_may_be_caught_as_that(
