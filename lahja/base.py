@@ -303,8 +303,7 @@ class BaseEndpoint(EndpointAPI):
             self._close()
 
     def _stop_listening(self) -> None:
-        if self._peering.listener is not None:
-            self._peering.stop_listening()
+        if self._peering.stop_listening():
             self._server_stopped = True
 
     def _close(self) -> None:

@@ -163,6 +163,7 @@ def test_a_server_does_not_wait_for_ever(
     monkeypatch.setattr(sockets, "_LOCK_SECONDS", -1.0)
     listen(path, stack)
     assert path.is_socket()
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 # -- The other end ---------------------------------------------------------------------------
