@@ -241,6 +241,18 @@ async def test_a_server_may_leave_while_it_cannot_accept(
     assert len(refused) == len(complaints(caplog)) == 1
 
 
+async def test_many_that_connect_at_once_are_taken_in_turns(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peering, "_ACCEPTED_PER_TURN", 2)
+    async with bus.serve("server") as server, AsyncExitStack() as stack:
+        for _ in range(5):
+            stack.enter_context(raw_connection(server.ipc_path))
+        for count in (2, 4, 5, 5):
+            assert server._peering._accept() == 0
+            assert len(server._peering._strangers) == count
+
+
 async def test_strangers_make_room_where_there_is_none(
     bus: Bus, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
