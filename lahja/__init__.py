@@ -33,6 +33,7 @@ from .exceptions import (
     RequestTimeout,
     StreamOverflow,
     UnexpectedResponse,
+    UnsupportedPlatform,
     WaitTimeout,
 )
 from .membership import MembershipChange, MembershipReason
@@ -68,6 +69,7 @@ __all__ = [
     "StreamOverflow",
     "Subscription",
     "UnexpectedResponse",
+    "UnsupportedPlatform",
     "WaitTimeout",
 ]
 if _find_spec("trio") is not None:  # a star import takes only what is there

@@ -89,6 +89,7 @@ class EndpointAPI(ABC):
 
         :param options: as in the constructor of the class
         :raise OSError: where another endpoint serves at the path, or it cannot be used
+        :raise UnsupportedPlatform: where the system has no Unix sockets
         """
 
     @classmethod
@@ -152,6 +153,7 @@ class EndpointAPI(ABC):
         :raise ConnectionAttemptRejected: where an endpoint of the name is connected, or the other
             side refuses: it is another user's, speaks another protocol or has another name
         :raise ConnectTimeout: where an endpoint could not be reached in time
+        :raise UnsupportedPlatform: where the system has no Unix sockets
         """
 
     @abstractmethod

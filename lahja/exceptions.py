@@ -19,6 +19,7 @@ Everything that lahja raises.
      ├─ RequestTimeout                no response within ``timeout``  (a TimeoutError)
      ├─ StreamOverflow                a bounded stream with ``overflow="raise"`` was full
      ├─ UnexpectedResponse            a response of another type than the request announced
+     ├─ UnsupportedPlatform           there are no Unix sockets  (a NotImplementedError)
      └─ WaitTimeout                   not everybody was ready within ``timeout``  (a TimeoutError)
 
 ``ProtocolError`` and what derives from it are the remote's fault; the endpoint logs them and
@@ -26,6 +27,8 @@ goes on. All others are raised to the caller.
 """
 
 from __future__ import annotations
+
+import sys
 
 __all__ = [
     "BindError",
@@ -44,6 +47,7 @@ __all__ = [
     "StreamOverflow",
     "TruncatedFrame",
     "UnexpectedResponse",
+    "UnsupportedPlatform",
     "WaitTimeout",
 ]
 
@@ -216,6 +220,26 @@ class StreamOverflow(LahjaError):
 
 class UnexpectedResponse(LahjaError):
     """Report that the type of a response is not the one that the request announced."""
+
+
+class UnsupportedPlatform(LahjaError, NotImplementedError):
+    """
+    Report that the system has no Unix sockets, as Windows, for example.
+
+    What stays within one endpoint works there, too.
+
+    :param action: what was to be done
+    """
+
+    def __init__(self, action: str) -> None:
+        super().__init__(action)
+        self.action = action
+
+    def __str__(self) -> str:
+        return (
+            f"cannot {self.action}: endpoints talk to each other through Unix sockets, "
+            f"which Python does not have on this system ({sys.platform})"
+        )
 
 
 class WaitTimeout(LahjaError, TimeoutError):

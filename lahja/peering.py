@@ -140,13 +140,15 @@ class Peering:
         self._router.hello.options["path"] = _real(path)
         self._loop.watch_readable(self.listener.socket, self._accept)
 
-    def stop_listening(self) -> None:
-        """Let no more endpoints connect, and remove the socket's file."""
+    def stop_listening(self) -> bool:
+        """Let no more endpoints connect; return whether they could until now."""
         listener, self.listener = self.listener, None
-        if listener is not None:
-            del self._router.hello.options["path"]
-            self._loop.unwatch_readable(listener.socket)
-            listener.close()
+        if listener is None:
+            return False
+        del self._router.hello.options["path"]
+        self._loop.unwatch_readable(listener.socket)
+        listener.close()
+        return True
 
     def _accept(self) -> float:
         """Take connections in; return how long to take no more."""
@@ -340,14 +342,13 @@ class Peering:
         return channel
 
     def _settled(self, connection: Connection) -> None:
-        channel = self._channels.get(connection)
-        if channel is not None:
-            if channel in self._strangers:
-                del self._strangers[channel]
-                if not channel.is_watched:  # then the timer is another one already
-                    channel.cancel_timer()
-            channel.since = time.time()
-            channel.settled.open()
+        channel = self._channels[connection]
+        if channel in self._strangers:
+            del self._strangers[channel]
+            if not channel.is_watched:  # then the timer is another one already
+                channel.cancel_timer()
+        channel.since = time.time()
+        channel.settled.open()
 
     def channel_of(self, connection: Connection) -> Channel | None:
         """Return the channel of a connection; None where it is closed."""

@@ -2,14 +2,14 @@
 Unix sockets: where they are, whose they are, and who is at the other end.
 
 Every socket is non-blocking. A forked child closes those of its parent, which thereby stay the
-parent's alone.
+parent's alone. Where the system has no Unix sockets, this module can be imported all the same, and
+says so when it is used.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import select
 import socket
@@ -21,6 +21,8 @@ import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
+
+from .exceptions import UnsupportedPlatform
 
 __all__ = [
     "RETRIED",
@@ -64,7 +66,16 @@ def _close_inherited() -> None:
         thing.close()
 
 
-os.register_at_fork(after_in_child=_close_inherited)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_inherited)
+
+
+def _make_socket(action: str) -> socket.socket:
+    """Return a new socket, or raise where the system has none of this kind."""
+    # On Windows, a Python may have the constant, and nothing else that is needed here.
+    if sys.platform == "win32" or not hasattr(socket, "AF_UNIX"):
+        raise UnsupportedPlatform(action)
+    return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 
 
 def _check_path(path: Path) -> str:
@@ -84,8 +95,9 @@ def connect(path: Path) -> socket.socket:
     Connect to the socket at a path, without waiting.
 
     :raise OSError: where that is not possible now; see :data:`RETRIED`
+    :raise UnsupportedPlatform: where the system has no Unix sockets
     """
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock = _make_socket(f"connect to {path}")
     try:
         sock.setblocking(False)
         sock.connect(_check_path(path))
@@ -150,6 +162,8 @@ def _locked(directory: Path, seconds: float = _LOCK_SECONDS) -> Iterator[bool]:
     :param seconds: how long to wait for one that does so
     :return: whether that was possible
     """
+    import fcntl  # not at the top: Windows has none
+
     try:
         descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:  # not readable: then without
@@ -200,14 +214,15 @@ class Listener:
     :param look: called with the device and the inode of the socket when others can connect, and
         before any other server can begin in the same directory
     :raise OSError: where another endpoint serves there, or something else is in the way
+    :raise UnsupportedPlatform: where the system has no Unix sockets
     """
 
     def __init__(self, path: Path, look: Callable[[tuple[int, int]], None] | None = None) -> None:
         self.path = Path(path)
-        address = _check_path(self.path)
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket = _make_socket(f"serve at {path}")
         try:
             self.socket.setblocking(False)
+            address = _check_path(self.path)
             with _locked(self.path.parent):
                 self._make_room()
                 self._bind(address)

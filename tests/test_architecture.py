@@ -9,9 +9,10 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -162,11 +163,11 @@ def test_only_one_module_imports_the_twins(name: str) -> None:
         assert not parts & set(imports_of(name))
 
 
-def run_python(program: str) -> None:
+def run_python(program: str, environment: Mapping[str, str] | None = None) -> None:
     """Run a program in a process of its own, in which lahja is found as it is here."""
     completed = subprocess.run(
         [sys.executable, "-c", program],
-        env={"PYTHONPATH": str(ROOT.parent)},
+        env={**(environment or {}), "PYTHONPATH": str(ROOT.parent)},
         capture_output=True,
         text=True,
         check=False,
@@ -192,13 +193,15 @@ def test_lahja_works_without_what_is_optional() -> None:
         "    sys.modules[name] = None\n"
         "import lahja\n"
         "assert not lahja.AsyncioEndpoint.has_snappy_support\n"
+        "assert 'TrioEndpoint' not in lahja.__all__\n"
         "for use in (lambda: lahja.TrioEndpoint, lambda: __import__('lahja.trio')):\n"
         "    try:\n"
         "        use()\n"
         "    except lahja.MissingExtra as error:\n"
         "        assert \"pip install 'lahja[trio]'\" in str(error)\n"
         "    else:\n"
-        "        raise AssertionError\n"
+        "        raise AssertionError\n",
+        os.environ,
     )
 
 

@@ -10,6 +10,7 @@ import asyncio
 import functools
 import gc
 import inspect
+import struct
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
@@ -27,6 +28,7 @@ from helpers import (
     collect_garbage,
     complaints,
     heartbeat,
+    raw_frame,
     raw_peer,
     take,
     turns,
@@ -601,6 +603,22 @@ async def test_a_blocking_stream_announces_its_bound_and_grants_credit_as_it_is_
             assert name == "helpers:Number"
             granted += count
         assert granted == 4
+
+
+async def test_an_event_that_does_not_decode_takes_no_room(
+    bus: Bus, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with bus.serve("server") as server, raw_peer(server) as peer:
+        stream = server.stream(Number, max_queue=1)
+        assert (await peer.read_values(wire.SUBSCRIBE))[0] == {"helpers:Number": 1}
+        type_id = await peer.announce(Number(1))
+        for value in range(3):
+            await peer.send(raw_frame(wire.EVENT, struct.pack("<I", type_id) + b"\0?"))
+            assert await peer.read_values(wire.CREDIT) == ("helpers:Number", 1)
+            await peer.send_event(Number(value))
+            assert (await anext(stream)).value == value
+            assert await peer.read_values(wire.CREDIT) == ("helpers:Number", 1)
+    assert len(complaints(caplog)) == 3
 
 
 async def test_only_broadcasts_of_that_type_wait(bus: Bus) -> None:

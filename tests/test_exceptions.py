@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import re
+import sys
 
 import pytest
 
@@ -21,6 +22,7 @@ from lahja.exceptions import (
     RequestTimeout,
     StreamOverflow,
     TruncatedFrame,
+    UnsupportedPlatform,
     WaitTimeout,
 )
 
@@ -59,6 +61,11 @@ EXAMPLES: list[tuple[LahjaError, str]] = [
     ),
     (StreamOverflow("m:A", 3), "the stream of m:A was full: 3 events were waiting"),
     (DecodeError("it is broken"), "it is broken"),
+    (
+        UnsupportedPlatform("serve at a.ipc"),
+        "cannot serve at a.ipc: endpoints talk to each other through Unix sockets, which Python "
+        f"does not have on this system ({sys.platform})",
+    ),
 ]
 
 
@@ -88,6 +95,7 @@ def test_the_tree_of_the_docstring_is_the_real_one() -> None:
         (exceptions.RequestTimeout, TimeoutError),
         (exceptions.WaitTimeout, TimeoutError),
         (exceptions.MissingExtra, ImportError),
+        (exceptions.UnsupportedPlatform, NotImplementedError),
     ],
 )
 def test_what_python_calls_the_same_may_be_caught_as_that(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import gc
 import pickle
 import struct
+import sys
 import tracemalloc
 import weakref
 from collections.abc import Callable, Iterator
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any
 
 import framing_helpers as helpers
@@ -274,6 +275,41 @@ def test_a_part_may_be_too_long_for_its_length(framing: ModuleType) -> None:
     with pytest.raises(EncodeError, match=reason) as caught:
         link.table.publish(Event(a=1, data=data))
     assert caught.value.field == "data"
+
+
+@pytest.mark.parametrize("kind", ["list", "dict", "set"])
+def test_a_container_that_another_thread_changes_meanwhile_is_an_error(kind: str) -> None:
+    """Only the plain twin can be interrupted at a place that a test chooses."""
+    framing = helpers.load("python")
+    numbers, squares, names = [1, 2], {1: 1, 2: 4}, {"one", "two"}
+    kinds: dict[str, tuple[Any, Callable[[], None]]] = {
+        "list": (numbers, lambda: numbers.append(3)),
+        "dict": (squares, lambda: squares.update({3: 9})),
+        "set": (names, lambda: names.add("three")),
+    }
+    container, change = kinds[kind]
+
+    def add(frame: FrameType, event: str, argument: object) -> None:
+        if event == "call" and frame.f_code is framing._write.__code__ and frame.f_locals["depth"]:
+            sys.setprofile(None)
+            change()
+
+    sys.setprofile(add)
+    try:
+        with pytest.raises(RuntimeError, match=r"changed size during iteration"):
+            framing.encode_value(container)
+    finally:
+        sys.setprofile(None)
+
+
+def test_a_frame_may_be_too_long_for_its_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiled twin has read the limit already; nobody has the memory for the real one."""
+    monkeypatch.setattr(wire, "MAX_LENGTH", 1000)
+    link = Link(helpers.load("python"))
+    link.table.publish(Event(a=b"x" * 900))
+    for value in (b"x" * 990, [b"x" * 600] * 2):
+        with pytest.raises(EncodeError, match=r"Event: it takes 1\d\d\d bytes, more than a frame"):
+            link.table.publish(Event(a=value))
 
 
 def test_a_container_may_be_shared_but_not_changed(framing: ModuleType) -> None:

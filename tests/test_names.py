@@ -39,7 +39,7 @@ def module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 @pytest.fixture(autouse=True)
 def forget_names() -> Iterator[None]:
     """Let no class be found only because it was named before."""
-    before = dict(names._named)
+    before = dict(names._named.items())  # not of the mapping: a class may be collected meanwhile
     names._named.clear()
     yield
     names._named.update(before)
