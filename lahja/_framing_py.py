@@ -48,6 +48,7 @@ __all__ = [
 ]
 
 IMPLEMENTATION: Final = "python"
+"""Which of the two this is: ``"python"``, or ``"cython"`` for the compiled one."""
 
 _BUFFER_MINIMUM: Final = 16 * 1024
 _BUFFER_MAXIMUM: Final = 256 * 1024  # where no frame needs more

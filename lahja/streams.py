@@ -22,6 +22,7 @@ from .routing import Router
 __all__ = ["Overflow", "Stream", "StreamHost", "Waiter", "make_mailbox", "subscribe_mailbox"]
 
 Overflow = Literal["block", "drop_oldest", "drop_newest", "latest", "raise"]
+"""What a stream does with events for which it has no room."""
 
 TEvent = TypeVar("TEvent", bound=BaseEvent)
 
