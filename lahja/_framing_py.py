@@ -39,3 +39,4 @@ __all__ = [
 ]
 
 IMPLEMENTATION: Final = "python"
+"""Which of the two this is: ``"python"``, or ``"cython"`` for the compiled one."""

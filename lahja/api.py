@@ -26,9 +26,16 @@ if TYPE_CHECKING:
 __all__ = ["EndpointAPI", "TResponse", "TStreamEvent", "TSubscribeEvent", "TWaitForEvent"]
 
 TResponse = TypeVar("TResponse", bound=BaseEvent)
+"""The type of the response to a request."""
+
 TStreamEvent = TypeVar("TStreamEvent", bound=BaseEvent)
+"""The type of the events of a stream."""
+
 TSubscribeEvent = TypeVar("TSubscribeEvent", bound=BaseEvent)
+"""The type of the events that a handler gets."""
+
 TWaitForEvent = TypeVar("TWaitForEvent", bound=BaseEvent)
+"""The type of the event that is waited for."""
 
 
 class EndpointAPI(ABC):

@@ -27,6 +27,7 @@ except ImportError:  # the extra is not installed, or its own dependency is not
 __all__ = ["HAS_SNAPPY", "Compressor", "uncompress"]
 
 HAS_SNAPPY = _snappy is not None
+"""Whether python-snappy is installed."""
 
 _MOST_PASSED_BY = 1 << 10
 _MOST_PER_BYTE = 22  # three bytes become 64 at best

@@ -20,6 +20,7 @@ from .common import BaseEvent
 __all__ = ["MAIN_MODULES", "find_class", "main_module_name", "name_of"]
 
 MAIN_MODULES = ("__main__", "__mp_main__")
+"""The names of the main module: the usual one, and the one in children of multiprocessing."""
 
 # Classes that were named before; the only way back to those that live inside a function.
 _named: weakref.WeakValueDictionary[str, type] = weakref.WeakValueDictionary()

@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 Overflow = Literal["block", "drop_oldest", "drop_newest", "latest", "raise"]
+"""What a stream does with events for which it has no room."""
 
 TEvent = TypeVar("TEvent", bound=BaseEvent)
 TItem = TypeVar("TItem")

@@ -148,17 +148,34 @@ __all__ = [
 ]
 
 PROTOCOL_VERSION: Final = 1
+"""What a HELLO says, and another version than one's own is refused for."""
 
 LENGTH_SIZE: Final = struct.calcsize("<I")
+"""Bytes of the length in front of a body."""
+
 ID_SIZE: Final = 16
+"""Bytes of the request id in a REQUEST and a RESPONSE."""
+
 INSTANCE_SIZE: Final = 16
+"""Bytes of the instance id in a HELLO."""
 
 MAX_LENGTH: Final = 2**32 - 1
-MAX_NAME_LENGTH: Final = 4096  # of endpoints and event types, in characters
+"""The most bytes of a body that a length can announce."""
+
+MAX_NAME_LENGTH: Final = 4096
+"""The most characters in the name of an endpoint or of an event type."""
+
 MAX_FRAME_SIZE: Final = 256 * 1024 * 1024
+"""The most bytes of a body that an endpoint accepts, unless it is told otherwise."""
+
 HELLO_LIMIT: Final = 64 * 1024
+"""The most bytes of a body that are accepted from a peer that has not said hello yet."""
+
 CONTROL_LIMIT: Final = 4 * 1024 * 1024
+"""The most bytes of a body that holds a tuple."""
+
 MAX_DEPTH: Final = 100
+"""The most levels of containers in a plain value."""
 
 MAX_TYPES: Final = 100_000
 """The most type ids, and the most subscriptions, that one peer may announce."""
@@ -180,16 +197,37 @@ COMPRESS_MINIMUM: Final = 1024
 """The shortest body that it is worth trying to compress."""
 
 HELLO: Final = 0x01
+"""The kind of the introduction of an endpoint."""
+
 REJECT: Final = 0x02
+"""The kind of the refusal of a connection."""
+
 SUBSCRIBE: Final = 0x03
+"""The kind of a change of subscriptions."""
+
 ANNOUNCE: Final = 0x04
+"""The kind of a new type id."""
+
 EVENT: Final = 0x05
+"""The kind of an event."""
+
 REQUEST: Final = 0x06
+"""The kind of an event that asks for a response."""
+
 RESPONSE: Final = 0x07
+"""The kind of the response to a request."""
+
 COMPRESSED: Final = 0x08
+"""The kind of another body, compressed."""
+
 CREDIT: Final = 0x09
+"""The kind of the leave to send further events."""
+
 GOODBYE: Final = 0x0A
+"""The kind of the end of a connection on purpose."""
+
 FIRST_BYTE_OF_A_PICKLE: Final = 0x80
+"""What the first frame of the old lahja begins with."""
 
 KIND_NAMES: Final = {
     HELLO: "HELLO",
@@ -203,16 +241,34 @@ KIND_NAMES: Final = {
     CREDIT: "CREDIT",
     GOODBYE: "GOODBYE",
 }
+"""The name of each kind, for people."""
 
 PLAIN: Final = 0
+"""The first byte of a payload of plain values."""
+
 PICKLED: Final = 1
+"""The first byte of a payload that is a pickle."""
 
 LAYOUT_FIELDS: Final = 0
+"""The layout of a payload that has the values of the announced fields."""
+
 LAYOUT_MAPPING: Final = 1
+"""The layout of a payload that has a dict of all fields."""
+
 LAYOUT_WHOLE: Final = 2
+"""The layout of a payload that is the pickled event."""
 
 REJECT_VERSION: Final = "version"
+"""The code of a refusal because the peer speaks another version of the protocol, or another one."""
+
 REJECT_USER: Final = "user"
+"""The code of a refusal because the process belongs to another user."""
+
 REJECT_NAME: Final = "name"
+"""The code of a refusal because of a name: it is unusable, or not the one that was meant."""
+
 REJECT_CONNECTED: Final = "connected"
+"""The code of a refusal because an endpoint of the name is connected."""
+
 REJECT_SIMULTANEOUS: Final = "simultaneous"
+"""The code of a refusal because the two have just connected to each other the other way round."""

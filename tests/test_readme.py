@@ -6,62 +6,29 @@ import inspect
 import re
 import tomllib
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+from documents import Block, Page, assert_prints
 from programs import run_program
 
 from lahja.base import BaseEndpoint
 from lahja.typing import EndpointOptions
 
 ROOT = Path(__file__).parent.parent
-TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-class Block(NamedTuple):
-    language: str
-    code: str
-    line: int
-
-    @property
-    def name(self) -> str:
-        return f"line {self.line}"
-
-
-def find_blocks(text: str) -> list[Block]:
-    """Return the fenced code blocks, in their order."""
-    return [
-        Block(match[1], match[2], text.count("\n", 0, match.start()) + 1)
-        for match in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    ]
-
-
-BLOCKS = find_blocks(TEXT)
-PROGRAMS = [block for block in BLOCKS if block.language == "python"]
-COMMANDS = [
-    line.partition("#")[0].strip()
-    for block in BLOCKS
-    if block.language == "sh"
-    for line in block.code.splitlines()
-]
-
-
-def output_after(block: Block) -> str | None:
-    """Return the text block that follows a block, with "It prints:" in between."""
-    index = BLOCKS.index(block) + 1
-    end = f"{block.code}```\n\nIt prints:\n\n```text\n"
-    return BLOCKS[index].code if end in TEXT else None
+PAGE = Page(ROOT / "README.md")
+TEXT = PAGE.text
+COMMANDS = [command for _, command in PAGE.commands]
 
 
 def test_every_block_is_of_a_kind_that_is_tested() -> None:
-    assert TEXT.count("```") == 2 * len(BLOCKS)
-    assert {block.language for block in BLOCKS} == {"python", "sh", "text"}
-    assert len(PROGRAMS) == 3
+    assert TEXT.count("```") == 2 * len(PAGE.blocks)
+    assert {block.language for block in PAGE.blocks} == {"python", "sh", "text"}
+    assert len(PAGE.programs) == 3
     known = ("pip install ", "lahja ", "python examples/")
     assert all(command.startswith(known) for command in COMMANDS)
 
 
-@pytest.mark.parametrize("block", PROGRAMS, ids=lambda block: block.name)
+@pytest.mark.parametrize("block", PAGE.programs, ids=lambda block: block.name)
 def test_programs_run(block: Block, ipc_dir: Path, tmp_path: Path) -> None:
     script = tmp_path / "program.py"
     script.write_text(block.code, encoding="utf-8")
@@ -69,13 +36,11 @@ def test_programs_run(block: Block, ipc_dir: Path, tmp_path: Path) -> None:
     outcome.assert_clean()
     assert outcome.code == 0, outcome.output
     assert outcome.output
-    expected = output_after(block)
-    if expected is not None:
-        assert outcome.output == expected
+    assert_prints(outcome.output, PAGE.output_after(block))
 
 
 def test_the_quickstart_is_compared_with_its_output() -> None:
-    assert [output_after(block) is not None for block in PROGRAMS] == [True, False, False]
+    assert [PAGE.output_after(block) is not None for block in PAGE.programs] == [True, False, False]
 
 
 def test_there_are_two_set_up_commands_and_their_extras_exist() -> None:
@@ -102,7 +67,7 @@ def test_commands_run(command: str, ipc_dir: Path) -> None:
     outcome.assert_clean()
     assert outcome.code == 0
     if "demo" in arguments:
-        shown = next(block.code for block in BLOCKS if "p50" in block.code)
+        shown = next(block.code for block in PAGE.blocks if "p50" in block.code)
         assert masked(shown) == masked(outcome.output.split("\n\n", maxsplit=1)[1])
 
 

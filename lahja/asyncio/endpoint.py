@@ -19,6 +19,7 @@ from .connection import AsyncioChannel, AsyncioWaiter
 __all__ = ["AsyncioEndpoint", "TFunc"]
 
 TFunc = TypeVar("TFunc", bound=Callable[..., Any])
+"""The type of a method that is decorated."""
 
 
 _NOWHERE: Any = object()

@@ -18,6 +18,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
+"""The command ``lahja``."""
 
 
 @app.callback(invoke_without_command=True)

@@ -28,11 +28,15 @@ class Sample(BaseEvent):
 
 @dataclass(frozen=True)
 class Answer(BaseEvent):
+    """Answer an Ask by its number."""
+
     number: int
 
 
 @dataclass(frozen=True)
 class Ask(BaseRequestResponseEvent[Answer]):
+    """Ask another process for an Answer, to see how long it takes."""
+
     number: int
 
     @staticmethod

@@ -26,6 +26,7 @@ from .events import Answer, Ask, Begin, Leave, Ready, Report, Sample, Tick
 __all__ = ["REPORT_SECONDS", "Node", "Plan", "Tally", "run_node"]
 
 REPORT_SECONDS = 0.1
+"""Seconds between two reports of a node."""
 
 _HIGH_WATER = 64 * 1024  # bytes; little, so that what is under way arrives soon after the end
 _STREAM_BOUND = 500

@@ -46,7 +46,7 @@ class Progress:
 
     @property
     def exit_code(self) -> int:
-        """0 if everything has arrived and nobody died, 130 after Ctrl-C, and 1 otherwise."""
+        """How to end: 0 if all has arrived and nobody died, 130 after Ctrl-C, 1 otherwise."""
         if self.failures:
             return 1
         if self.is_interrupted:

@@ -46,7 +46,7 @@ def make_view(console: Console) -> View:
     return PlainView(console)
 
 
-class PlainView:
+class PlainView(View):
     """Print a line a second, and one whenever something else begins."""
 
     def __init__(self, console: Console) -> None:
@@ -75,7 +75,7 @@ class PlainView:
         self._console.print(_stage(progress), soft_wrap=True)
 
 
-class LiveView:
+class LiveView(View):
     """Keep a table up to date."""
 
     def __init__(self, console: Console) -> None:

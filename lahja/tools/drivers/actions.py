@@ -86,6 +86,7 @@ class AsyncAction:
 
 
 Action: TypeAlias = SyncAction | AsyncAction
+"""A step of a driver."""
 
 
 def describe(function: Callable[..., Any], kwargs: dict[str, Any]) -> str:
