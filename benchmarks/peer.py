@@ -1,9 +1,8 @@
 """
-One process of the comparison with upstream; it runs under any lahja from 0.16 on.
+One process of the comparison of two revisions; it runs under any lahja from 0.16 on.
 
-It is started by :mod:`benchmarks.upstream` and :mod:`benchmarks.revisions`, with the interpreter of
-either environment, and imports nothing but lahja and what that needs. Each side prints one line of
-JSON.
+It is started by :mod:`benchmarks.revisions`, and imports nothing but lahja and what that needs.
+Each side prints one line of JSON.
 """
 
 from __future__ import annotations
