@@ -135,6 +135,7 @@ class EndpointAPI(ABC):
         :raise ValueError: where the name of the endpoint or of the application cannot name a file
         :raise OSError: where an endpoint of the name serves in the directory, the directory is not
             safe or cannot be used, or the path of the socket is too long
+        :raise UnsupportedPlatform: where the system has no Unix sockets
         """
 
     @abstractmethod

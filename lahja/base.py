@@ -41,6 +41,7 @@ from .membership import MembershipChange, MembershipReason
 from .names import name_of
 from .peering import Peering
 from .routing import Router, Watcher
+from .sockets import check_platform
 from .stats import EndpointStats
 from .streams import Feed, Membership, Overflow, Stream, Waiter, make_mailbox, subscribe_mailbox
 from .survey import Life, survey
@@ -292,6 +293,7 @@ class BaseEndpoint(EndpointAPI):
         **options: Unpack[EndpointOptions],
     ) -> AbstractAsyncContextManager[Self]:
         endpoint = cls(name, **options)
+        check_platform(f"join as {name!r}")
         where = BusDirectory(directory, app)
         where.config(name)  # it may be that no file has such a name
         return endpoint._join(where)

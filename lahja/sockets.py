@@ -29,6 +29,7 @@ __all__ = [
     "Closable",
     "Listener",
     "allowed_user",
+    "check_platform",
     "close_in_children",
     "connect",
     "peer_is_gone",
@@ -70,11 +71,15 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_close_inherited)
 
 
-def _make_socket(action: str) -> socket.socket:
-    """Return a new socket, or raise where the system has none of this kind."""
+def check_platform(action: str) -> None:
+    """Raise UnsupportedPlatform where the system has no Unix sockets."""
     # On Windows, a Python may have the constant, and nothing else that is needed here.
     if sys.platform == "win32" or not hasattr(socket, "AF_UNIX"):
         raise UnsupportedPlatform(action)
+
+
+def _make_socket(action: str) -> socket.socket:
+    check_platform(action)
     return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 
 

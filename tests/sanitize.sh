@@ -61,15 +61,12 @@ echo "A planted overrun is found."
 
 if [ $# -eq 0 ]; then
     set -- tests/test_framing*.py tests/test_fuzz_corpus.py tests/test_values.py
+    # tracemalloc, with which this one measures, counts what it should not where PYTHONMALLOC=malloc.
+    set -- "$@" --ignore=tests/test_framing_leaks.py
 fi
-existing=()
-for each in "$@"; do
-    case $each in tests/*) [ -e "$each" ] || continue ;; esac
-    existing+=("$each")
-done
 run -c '
 import lahja.framing, os, sys
 assert lahja.framing.IMPLEMENTATION == "cython", lahja.framing.IMPLEMENTATION
 assert "build" in lahja._framing.__file__' || exit 1
-run -m pytest -q -p no:cacheprovider "${existing[@]}"
+run -m pytest -q -p no:cacheprovider "$@"
 echo "Nothing was found in $source/lahja."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import pickle
 import struct
 import sys
@@ -280,7 +281,7 @@ def test_a_part_may_be_too_long_for_its_length(framing: ModuleType) -> None:
 @pytest.mark.parametrize("kind", ["list", "dict", "set"])
 def test_a_container_that_another_thread_changes_meanwhile_is_an_error(kind: str) -> None:
     """Only the plain twin can be interrupted at a place that a test chooses."""
-    framing = helpers.load("python")
+    write = importlib.import_module("lahja._codec_py")._write
     numbers, squares, names = [1, 2], {1: 1, 2: 4}, {"one", "two"}
     kinds: dict[str, tuple[Any, Callable[[], None]]] = {
         "list": (numbers, lambda: numbers.append(3)),
@@ -290,14 +291,14 @@ def test_a_container_that_another_thread_changes_meanwhile_is_an_error(kind: str
     container, change = kinds[kind]
 
     def add(frame: FrameType, event: str, argument: object) -> None:
-        if event == "call" and frame.f_code is framing._write.__code__ and frame.f_locals["depth"]:
+        if event == "call" and frame.f_code is write.__code__ and frame.f_locals["depth"]:
             sys.setprofile(None)
             change()
 
     sys.setprofile(add)
     try:
         with pytest.raises(RuntimeError, match=r"changed size during iteration"):
-            framing.encode_value(container)
+            helpers.load("python").encode_value(container)
     finally:
         sys.setprofile(None)
 

@@ -251,6 +251,10 @@ async def main(endpoint_class):
     except lahja.UnsupportedPlatform as error:
         assert isinstance(error, NotImplementedError)
         print(error)
+    try:
+        endpoint_class.join("member")
+    except lahja.UnsupportedPlatform as error:
+        print(error)
     async with endpoint_class("alone").run() as endpoint:
         try:
             await endpoint.connect_to_endpoints(config)
@@ -292,6 +296,7 @@ def test_lahja_says_what_does_not_work_where_there_are_no_unix_sockets(
     )
     said = [
         f"cannot serve at other.ipc: {because}",
+        f"cannot join as 'member': {because}",
         f"cannot connect to other.ipc: {because}",
         "['alone']",
     ]
