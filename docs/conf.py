@@ -53,4 +53,3 @@ python_display_short_literal_types = True
 
 html_theme = "furo"
 html_title = f"lahja {release}"
-html_static_path = ["_static"]

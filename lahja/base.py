@@ -80,6 +80,7 @@ class BaseEndpoint(EndpointAPI):
     """Whether python-snappy is installed, so that large events are sent compressed."""
 
     logger: logging.Logger = logging.getLogger("lahja.endpoint.Endpoint")
+    """Where endpoints of the class say what goes wrong, and who comes and goes."""
 
     require_subscriber: bool = False
     """Whether broadcasts that do not say otherwise raise NoSubscribers when nobody gets them."""

@@ -19,8 +19,13 @@ from .protocol import one_line
 __all__ = ["BURST", "BURST_OF_KIND", "WINDOW", "Reporter"]
 
 BURST = 5
+"""The most lines of one kind about one peer in a window."""
+
 BURST_OF_KIND = 50
+"""The most lines of one kind about anybody in a window."""
+
 WINDOW = 10.0
+"""Seconds in which lines are counted."""
 
 _MOST_PEERS = 1000
 

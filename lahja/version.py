@@ -7,3 +7,4 @@ from typing import Final
 __all__ = ["__version__"]
 
 __version__: Final = "1.0.0.dev0"
+"""The version of this package."""

@@ -2,20 +2,23 @@
 Code in Markdown: find it, and run it as a reader would.
 
 A block of Python is a program that runs as it stands. One with a caption is a file of that name;
-the commands of the page run where its files are. What a block of text says after "It prints:" is
-what must be printed, where ``...`` stands for anything. Blocks in tabs side by side print the same.
+the commands of the page run where its files are, those with an ``&`` in the background. What a
+block of text says after "It prints:" is what must be printed, where ``...`` stands for anything.
+Blocks in tabs side by side print the same.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
+import shlex
 import textwrap
 from pathlib import Path
 from typing import NamedTuple
 
 from programs import Program
 
-__all__ = ["Block", "Page", "assert_prints", "run_in"]
+__all__ = ["Block", "Page", "assert_prints", "run_commands"]
 
 _FENCE = re.compile(
     r"^(?P<indent> *)```(?P<language>\{[\w-]+\}|\w*)(?P<argument>[^`\n]*)\n"
@@ -23,7 +26,7 @@ _FENCE = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _OPTION = re.compile(r"^:([\w-]+): *(.*)\n", re.MULTILINE)
-_PRINTS = re.compile(r"(It|Both|Each|Either) prints?:")
+_PRINTS = re.compile(r"(It|Both|Each|Either|The \w+) prints?:")
 
 
 class Block(NamedTuple):
@@ -57,10 +60,12 @@ class Page:
             while option := _OPTION.match(code):
                 options[option[1]] = option[2]
                 code = code[option.end() :]
+        caption = None
         if language == "{code-block}":
             language, code = match["argument"].strip(), code.lstrip("\n")
+            caption = options.get("caption")
         line = self.text.count("\n", 0, match.start()) + 1
-        return Block(language, code, options.get("caption"), line, match.start(), match.end())
+        return Block(language, code, caption, line, match.start(), match.end())
 
     def of(self, language: str) -> list[Block]:
         """Return the blocks of a language."""
@@ -100,11 +105,33 @@ class Page:
         return None
 
 
-def run_in(directory: Path, *arguments: str) -> str:
-    """Run Python with these arguments in a directory, to a good end; return what it prints."""
-    with Program(*arguments, directory=directory) as program:
-        outcome = program.finish()
-        program.assert_gone()
+def run_commands(directory: Path, commands: list[str]) -> str:
+    """
+    Run commands in a directory, each to a good end; return what they print.
+
+    Those that end with ``&`` run in the background, and have ended when this returns.
+    """
+    outputs: list[str] = []
+    with contextlib.ExitStack() as stack:
+        background = []
+        for command in commands:
+            arguments = shlex.split(command.removesuffix("&"))
+            if arguments[0] == "pytest":
+                # Only what the reader has: none of the plugins of these tests.
+                arguments[:0] = ["python", "-m"]
+                arguments[3:3] = ["-p", "no:cacheprovider", "-p", "no:randomly", "-p", "no:xdist"]
+            program = stack.enter_context(Program(*arguments[1:], directory=directory))
+            if command.endswith("&"):
+                background.append(program)
+            else:
+                outputs.append(_finish(program))
+        outputs.extend(map(_finish, background))
+    return "".join(outputs)
+
+
+def _finish(program: Program) -> str:
+    outcome = program.finish()
+    program.assert_gone()
     assert outcome.code == 0, outcome.output
     outcome.assert_clean()
     return outcome.output

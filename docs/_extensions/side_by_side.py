@@ -1,8 +1,8 @@
 """
 Show a program for the old lahja, and what it prints under each version.
 
-``{side-by-side} NAME`` stands for ``tests/old_lahja/differs/NAME.py``. What it shows is what the tests
-have compared: the records beside the program, and the change that gives an old behaviour back.
+``{side-by-side} NAME`` stands for ``tests/old_lahja/differs/NAME.py``. What it shows is what the
+tests have compared: the records beside it, and the change that gives an old behaviour back.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ class SideBySide(SphinxDirective):
         text = f"::::{{grid}} 1 2 2 3\n:gutter: 2\n{cards}::::\n\n"
         text += f":::{{dropdown}} The program\n{fence('python', code)}:::\n"
         if switched(program).exists():
-            text += f"\n:::{{dropdown}} The change that brings the old behaviour back\n{fence('diff', changes(program))}:::\n"
+            title = "The change that brings the old behaviour back"
+            text += f"\n:::{{dropdown}} {title}\n{fence('diff', changes(program))}:::\n"
         return self.parse_text_to_nodes(text)
 
 
