@@ -126,6 +126,7 @@ class EventTable:
     congested: bool
     where: Callable[[], object]
     home: object
+    owner: Any
     route: Callable[[Any, Any], Sequence[Any]]
     on_congested: Callable[[tuple[Outlet, ...]], Sequence[Any]]
     targets: Callable[[Topic, Any, bool], tuple[Any, Any]]

@@ -734,6 +734,7 @@ cdef class EventTable:
     cdef public bint congested
     cdef public object where
     cdef public object home
+    cdef public object owner
     cdef public object route
     cdef public object on_congested
     cdef public object targets
@@ -755,6 +756,7 @@ cdef class EventTable:
         self.congested = False
         self.where = _nowhere
         self.home = _NOWHERE
+        self.owner = _Nobody
         self.route = _not_routed
         self.on_congested = _no_gates
         self.targets = _no_targets
@@ -776,12 +778,17 @@ cdef class EventTable:
 
     def post(self, event, config=None):
         """Broadcast an event from the endpoint's own event loop, whatever that takes."""
+        cdef Py_ssize_t receivers
         gates = _nothing_given
         if self.where() is not self.home:
             gates = self.route(event, config)
         elif config is None:
-            if self._publish(event) <= 0:
+            receivers = self._publish(event)
+            if receivers < 0 or (not receivers and self.owner.require_subscriber):
                 gates = self.route(event, None)
+            elif not receivers:
+                (<Topic>self.topics[type(event)]).broadcasts += 1
+                self.debt += 1
             elif self.congested:
                 gates = self.on_congested((<Topic>self.topics[type(event)]).outlets)
         else:
@@ -1128,6 +1135,12 @@ cdef class EventTable:
 
 
 _NOWHERE = object()
+
+
+class _Nobody:
+    """Be no endpoint."""
+
+    require_subscriber = True
 
 
 def _nowhere():

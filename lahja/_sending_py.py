@@ -217,6 +217,7 @@ class EventTable:
         "on_topic",
         "origin",
         "outlets",
+        "owner",
         "requests",
         "route",
         "targets",
@@ -236,6 +237,7 @@ class EventTable:
         self.congested = False  # an outlet went over its high-water mark
         self.where: Callable[[], object] = _nowhere  # returns the event loop that runs now
         self.home: object = _NOWHERE  # the event loop in which the endpoint runs
+        self.owner: Any = _Nobody  # the endpoint, which says whether broadcasts need a subscriber
         self.route: Callable[[Any, Any], Sequence[Any]] = _not_routed
         self.on_congested: Callable[[tuple[Outlet, ...]], Sequence[Any]] = _no_gates
         self.targets: Callable[[Topic, Any, bool], tuple[Any, Any]] = _no_targets
@@ -262,8 +264,9 @@ class EventTable:
         """
         Broadcast an event from the endpoint's own event loop, whatever that takes.
 
-        What is not plain is left to ``route``: flow control has a say, nobody wants the event, it
-        comes from elsewhere, or does not go to all, and not to just one endpoint.
+        What is not plain is left to ``route``: flow control has a say, nobody wants the event
+        though somebody should, it comes from elsewhere, or does not go to all, and not to just one
+        endpoint.
 
         :return: None where the caller may go on; else the gates that hold it back, none of which
             means that others should have a turn
@@ -272,8 +275,12 @@ class EventTable:
         if self.where() is not self.home:
             gates = self.route(event, config)
         elif config is None:
-            if self.publish(event) <= 0:
+            receivers = self.publish(event)
+            if receivers < 0 or (not receivers and self.owner.require_subscriber):
                 gates = self.route(event, None)
+            elif not receivers:
+                self.topics[type(event)].broadcasts += 1
+                self.debt += 1
             elif self.congested:
                 gates = self.on_congested(self.topics[type(event)].outlets)
         else:
@@ -544,6 +551,12 @@ class EventTable:
 
 
 _NOWHERE: Final = object()
+
+
+class _Nobody:
+    """Be no endpoint."""
+
+    require_subscriber = True
 
 
 def _nowhere() -> object:

@@ -119,6 +119,7 @@ class BaseEndpoint(EndpointAPI):
         self._router = Router(name, allow_pickle, max_frame_size, self.logger)
         self._router.stopwatch.clock = time.perf_counter
         self._table = self._router.table
+        self._table.owner = self
         self._table.route = self._route
         self._table.where = self.current_loop
         self._post = self._table.post

@@ -12,7 +12,6 @@ import contextlib
 import errno
 import os
 import stat
-import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,6 +65,8 @@ def _default_base() -> Path:
         else:
             if stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid():
                 return Path(runtime, "lahja")
+    import tempfile  # not at the top: it brings a dozen modules, and few need it
+
     return Path(tempfile.gettempdir(), f"lahja-{os.geteuid()}")
 
 

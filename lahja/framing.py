@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from ._framing_py import *  # noqa: F403 - the compiled one has the same names
     from ._framing_py import __all__ as __all__
 else:
-    from . import _framing_py as _chosen
-
+    _chosen = None
     if _wanted != "python":
         try:
             _chosen = import_module("._framing", __package__)
@@ -30,5 +29,7 @@ else:
             if _error.name != f"{__package__}._framing" or _error.path is not None:
                 _text = f"lahja uses plain Python, because its compiled module is broken: {_error}"
                 warnings.warn(_text, RuntimeWarning, stacklevel=2)
+    if _chosen is None:
+        from . import _framing_py as _chosen
     __all__ = list(_chosen.__all__)
     globals().update({name: getattr(_chosen, name) for name in __all__})

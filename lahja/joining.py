@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import random
 from collections.abc import Callable
 
 from .directory import BusDirectory, Identity, Stamp
@@ -25,7 +24,7 @@ from .membership import MembershipChange, MembershipReason
 from .peering import EventLoop, Peering
 from .protocol import one_line
 from .routing import Router
-from .sockets import remove_stale
+from .sockets import jitter, remove_stale
 from .watching import DirectoryWatch, watch_directory
 
 __all__ = ["Joining"]
@@ -59,7 +58,7 @@ class _Member:
 
     def postpone(self, now: float) -> None:
         """Let it be tried later, and the next time later still."""
-        self.due = now + self.delay * (0.5 + random.random())
+        self.due = now + self.delay * jitter()
         self.delay = min(2 * self.delay, _SLOWEST)
 
 

@@ -12,7 +12,6 @@ import errno
 import logging
 import math
 import os
-import random
 import socket
 import time
 from collections.abc import Callable, Coroutine
@@ -40,6 +39,7 @@ from .sockets import (
     Listener,
     allowed_user,
     connect,
+    jitter,
     peer_is_gone,
     peer_process,
     peer_user,
@@ -273,7 +273,7 @@ class Peering:
                 failure = await self._attempt(name, path, by_itself)
                 if failure is None or (by_itself and isinstance(failure, _NOBODY_IS_THERE)):
                     return failure
-                await self._loop.sleep(delay * (0.5 + random.random()))
+                await self._loop.sleep(delay * jitter())
                 delay = min(2 * delay, _SLOWEST_RETRY)
         return failure
 

@@ -32,6 +32,7 @@ __all__ = [
     "check_platform",
     "close_in_children",
     "connect",
+    "jitter",
     "peer_is_gone",
     "peer_process",
     "peer_user",
@@ -111,6 +112,11 @@ def connect(path: Path) -> socket.socket:
         raise
     close_in_children(sock)
     return sock
+
+
+def jitter() -> float:
+    """Return by what to multiply a pause, so that not everybody tries again at the same moment."""
+    return 0.5 + os.urandom(1)[0] / 255
 
 
 def peer_user(sock: socket.socket) -> int | None:

@@ -60,6 +60,8 @@ class Table:
         self.table = framing.EventTable("me", allow_pickle, self._on_topic)
         self.table.where = lambda: "here"
         self.table.home = "here"
+        self.table.owner = self
+        self.require_subscriber = False
         self.table.route = self._route
         self.table.on_congested = self._on_congested
         self.table.targets = self._targets
@@ -126,16 +128,30 @@ def test_what_is_posted_from_elsewhere_is_routed(table: Table) -> None:
     assert not event.is_bound
 
 
-def test_what_is_limited_or_unwanted_is_routed(table: Table) -> None:
+def test_what_is_limited_or_wanted_by_nobody_where_somebody_should_is_routed(table: Table) -> None:
     topic = table.table.topic(Event)
     event = Event(a=1)
     topic.limited = True
     table.table.post(event)
     topic.limited = False
     topic.outlets = ()
+    table.require_subscriber = True
     table.table.post(event)
     assert table.routed == [(event, None), (event, None)]
     assert not event.is_bound
+
+
+def test_what_nobody_wants_is_counted_and_that_is_all(table: Table) -> None:
+    topic = table.table.topic(Event)
+    topic.outlets = ()
+    event = Event(a=1)
+    assert table.table.post(event) is None
+    assert (topic.broadcasts, topic.sent, topic.delivered) == (1, 0, 0)
+    assert table.table.debt == 1
+    assert not table.routed
+    assert not event.is_bound
+    table.table.debt = 1000
+    assert table.table.post(event) == ()
 
 
 def test_gates_hold_the_poster_back(table: Table) -> None:
@@ -146,6 +162,7 @@ def test_gates_hold_the_poster_back(table: Table) -> None:
     assert table.table.post(Event(a=1)) == ["gate"]  # there is still too much in the outlet
     assert table.table.debt == 0
     table.table.topic(Event).outlets = ()
+    table.require_subscriber = True
     assert table.table.post(Event(a=1)) == ["gate"]
     assert len(table.congested) == 2
     assert len(table.routed) == 1
