@@ -816,3 +816,10 @@ async def test_an_endpoint_that_fails_leaves_as_any_other(bus: Bus) -> None:
                 await anyio.sleep_forever()
         await until(lambda: not a.is_connected_to("b"))
     assert list(bus.directory.iterdir()) == []
+
+
+async def test_news_of_the_directory_that_come_after_the_end_are_no_trouble(bus: Bus) -> None:
+    async with bus.endpoint_class.join("member", bus.directory) as member:
+        joining = member._joining
+        assert joining is not None
+    assert joining._noticed() > 0
