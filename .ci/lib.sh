@@ -64,6 +64,10 @@ oldest_and_newest() {
     sed -n -e '1p' -e '$p' <<<"$found" | cut -d ' ' -f 2 | uniq
 }
 
+version() { # PYTHON
+    "$1" -c 'import platform; print(platform.python_version())'
+}
+
 fresh() { # PYTHON NAME: a clean checkout $work/NAME, and an empty environment $work/NAME-env
     git clone --quiet "$source" "$work/$2"
     "$1" -m venv "$work/$2-env"

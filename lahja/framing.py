@@ -1,7 +1,9 @@
 """
 The framing implementation in use: compiled where it is there, plain Python otherwise.
 
-``LAHJA_FRAMING=cython`` requires the compiled one, ``python`` forces the plain one.
+``LAHJA_FRAMING=cython`` requires the compiled one, ``python`` forces the plain one. On a
+free-threaded Python the compiled one turns the GIL on, and Python warns of that; the plain one does
+not.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from helpers import (
     until,
 )
 
-from lahja import AsyncioEndpoint, Stream, peering, wire
+from lahja import AsyncioEndpoint, Stream, peering, survey, wire
 from lahja.base import BaseEndpoint
 from lahja.channels import Channel
 from lahja.protocol import control_frame
@@ -98,6 +98,7 @@ async def test_a_socket_that_takes_more_again_when_it_is_closed_is_left_alone(bu
             server.broadcast_nowait(Text("x" * 100_000))
         channel.close()
         channel.on_writable()
+        channel._wake()
         assert channel.blocked
         assert not channel.on_readable()
         await peer.closed()
@@ -170,6 +171,27 @@ async def test_a_peer_is_disconnected_when_it_took_nothing_since_it_last_took_so
             await stream.aclose()
     (line,) = complaints(caplog)
     assert line.startswith("server: closed the connection to 'raw': it took nothing for 10 s, ")
+
+
+async def test_without_a_stall_timeout_a_stall_is_noticed_once_and_waited_for(
+    bus: Bus, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with (
+        bus.serve("server", stall_timeout=None) as server,
+        raw_peer(server, "raw", {Text: None}) as peer,
+    ):
+        clock = Clock(server, monkeypatch)
+        channel = channel_of(server, "raw")
+        while not channel.blocked:
+            server.broadcast_nowait(Text("x" * 50_000))
+        clock.next()
+        assert clock.now == 1
+        assert not clock.timers
+        assert [text for text in caplog.messages if "has taken nothing for 1.0 s" in text]
+        while channel.blocked:
+            await peer.read()
+        channel.close()
 
 
 async def test_a_peer_that_has_taken_everything_is_watched_no_more(
@@ -361,12 +383,31 @@ async def test_who_was_connected_to_in_the_last_moment_is_connected(bus: Bus) ->
             assert client.is_connected_to("raw")
 
 
+async def test_who_is_refused_because_the_other_side_connects_waits_for_that(bus: Bus) -> None:
+    config = bus.config("raw")
+    async with bus.serve("client") as client, AsyncExitStack() as stack:
+        server = stack.enter_context(RawServer(config.path))
+        peer = stack.enter_context(raw_connection(client.ipc_path))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(client.connect_to_endpoints, config)
+            attempt = await server.accept()
+            await attempt.read_kind(wire.HELLO)
+            client._router.hello = client._router.hello._replace(instance=bytes(16))
+            await attempt.send(control_frame(wire.REJECT, wire.REJECT_SIMULTANEOUS, "me first"))
+            await attempt.closed()
+            attempt.socket.close()
+            await peer.hello("raw")
+            await peer.subscribed()
+        assert client.is_connected_to("raw")
+
+
 async def test_whether_a_peer_is_gone_whose_connection_was_closed_already(bus: Bus) -> None:
     async with bus.pair() as (server, client):
         connection = server._router.peers["client"]
         assert not server._peering._is_peer_gone(connection)
         channel_of(server, "client").close()
         assert server._peering._is_peer_gone(connection)
+        assert survey._peer(server._router, server._peering, connection) is None
         await until(lambda: not client.is_connected_to("server"))
 
 

@@ -9,6 +9,7 @@ Everything here runs in one event loop. What only real processes show, such as a
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shutil
 import socket
@@ -37,7 +38,7 @@ from helpers import (
 
 from lahja import BroadcastConfig, ConnectionAttemptRejected, ConnectionConfig, wire
 from lahja.base import BaseEndpoint
-from lahja.directory import default_directory
+from lahja.directory import Identity, default_directory
 from lahja.protocol import control_frame
 
 pytestmark = pytest.mark.anyio
@@ -816,3 +817,34 @@ async def test_an_endpoint_that_fails_leaves_as_any_other(bus: Bus) -> None:
                 await anyio.sleep_forever()
         await until(lambda: not a.is_connected_to("b"))
     assert list(bus.directory.iterdir()) == []
+
+
+async def test_news_of_the_directory_that_come_after_the_end_are_no_trouble(bus: Bus) -> None:
+    async with bus.endpoint_class.join("member", bus.directory) as member:
+        joining = member._joining
+        assert joining is not None
+    assert joining._noticed() > 0
+
+
+async def test_a_directory_in_which_nothing_changed_is_not_read_again(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with bus.endpoint_class.join("member", bus.directory) as member:
+        joining = member._joining
+        assert joining is not None
+        joining._end_watch()
+        joining._look(member.time())
+        joining._watch_due, joining._is_news = math.inf, False
+        read: list[bool] = []
+        members = joining._directory.members
+
+        def count() -> dict[str, Identity]:
+            read.append(True)
+            return members()
+
+        monkeypatch.setattr(joining._directory, "members", count)
+        joining._look(joining._unsettled_until)  # the stamp of a change may not be the last one
+        assert len(read) == 1
+        joining._is_news = False
+        joining._look(joining._unsettled_until + 0.1)
+        assert len(read) == 1

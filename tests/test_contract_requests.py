@@ -757,3 +757,15 @@ async def test_an_ordinary_request_logs_nothing(bus: Bus, caplog: pytest.LogCapt
         for value in range(5):
             await client.request(Question(value))
     assert not complaints(caplog)
+
+
+@pytest.mark.parametrize("request_id", [b"short", "text", 5])
+async def test_a_response_to_what_is_no_request_is_an_error(bus: Bus, request_id: Any) -> None:
+    async with bus.pair() as (server, client):
+        stream = client.stream(Answer)
+        await server.wait_until_endpoint_subscribed_to("client", Answer)
+        config = BroadcastConfig(filter_endpoint="client", filter_event_id=request_id)
+        with pytest.raises(ValueError, match=r"which is the id of no request: respond with the"):
+            await server.broadcast(Answer(1), config)
+        await server.broadcast(Answer(2))
+        assert (await anext(stream)).value == 2

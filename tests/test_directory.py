@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import stat
@@ -256,3 +257,22 @@ def test_a_directory_that_is_gone_is_an_error(ipc_dir: Path) -> None:
     for call in (directory.stamp, directory.members):
         with pytest.raises(FileNotFoundError):
             call()
+
+
+def test_a_socket_that_goes_while_the_directory_is_read_is_passed_over(
+    ipc_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = BusDirectory(ipc_dir)
+    listing = os.scandir
+
+    def list_and_remove(path: Path) -> contextlib.AbstractContextManager[list[os.DirEntry[str]]]:
+        with listing(path) as entries:
+            found = list(entries)
+        directory.config("gone").path.unlink()
+        return contextlib.nullcontext(found)
+
+    for name in ("gone", "here"):
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.bind(str(directory.config(name).path))
+    monkeypatch.setattr(os, "scandir", list_and_remove)
+    assert directory.members().keys() == {"here"}

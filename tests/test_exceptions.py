@@ -55,6 +55,10 @@ EXAMPLES: list[tuple[LahjaError, str]] = [
         "not everybody was ready within 2 s: not connected: 'a', 'b'",
     ),
     (
+        WaitTimeout(1, (), (("b", ("m:A",)),)),
+        "not everybody was ready within 1 s: 'b' is connected, but not subscribed to m:A",
+    ),
+    (
         WaitTimeout(0.5, ("a",), (("b", ("m:A",)), ("c", ("m:A", "m:B")))),
         "not everybody was ready within 0.5 s: not connected: 'a'; 'b' is connected, but not "
         "subscribed to m:A; 'c' is connected, but not subscribed to m:A, m:B",

@@ -90,6 +90,16 @@ def test_a_flood_of_names_is_limited_too(
     assert line == "me: lost event 1 of bob"
 
 
+def test_no_more_is_remembered_than_there_is_room_for(
+    reporter: Reporter, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("lahja.reports._MOST_PEERS", 3)
+    for number in range(10):
+        complain(reporter, peer=f"peer {number}", kind=f"kind {number}")
+    assert len(reporter._windows) == 3
+    assert len(caplog.messages) == 10
+
+
 def test_what_was_counted_is_said_in_the_end(
     reporter: Reporter, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -21,7 +21,14 @@ from typing import Any
 import pytest
 
 from lahja import sockets
-from lahja.sockets import Listener, connect, peer_is_gone, peer_user
+from lahja.sockets import (
+    Listener,
+    connect,
+    peer_is_gone,
+    peer_process,
+    peer_user,
+    remove_stale,
+)
 
 
 @pytest.fixture
@@ -166,6 +173,24 @@ def test_a_server_does_not_wait_for_ever(
     fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
+def test_only_what_is_surely_stale_is_removed(path: Path, stack: ExitStack) -> None:
+    assert remove_stale(path)  # nothing is there
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.bind(str(path))
+        assert not remove_stale(path)
+    path.unlink()
+    listener = listen(path, stack)
+    assert not remove_stale(path)
+    listener.socket.close()
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    stack.callback(os.close, descriptor)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    assert not remove_stale(path)
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    assert remove_stale(path)
+    assert not path.exists()
+
+
 # -- The other end ---------------------------------------------------------------------------
 
 
@@ -194,6 +219,28 @@ def test_the_user_at_the_other_end_where_nobody_can_tell(monkeypatch: pytest.Mon
     one, other = socket.socketpair(socket.AF_UNIX)
     with one, other:
         assert peer_user(one) is None
+
+
+def test_the_process_at_the_other_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Peer:
+        pid = 4321
+
+        def getsockopt(self, level: int, option: int, size: int) -> bytes:
+            if not self.pid:
+                raise OSError(errno.ENOTCONN, "not connected")
+            assert (level, option) == (0, 2)  # SOL_LOCAL, LOCAL_PEERPID
+            return struct.pack("i", self.pid)
+
+    one, other = socket.socketpair(socket.AF_UNIX)
+    with one, other:
+        assert peer_process(one) == os.getpid()
+        monkeypatch.setattr(sys, "platform", "haiku")
+        assert peer_process(one) is None
+    monkeypatch.setattr(sys, "platform", "darwin")
+    peer: Any = Peer()
+    assert peer_process(peer) == 4321
+    peer.pid = 0
+    assert peer_process(peer) is None
 
 
 def test_whether_the_other_end_is_gone() -> None:

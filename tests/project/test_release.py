@@ -79,12 +79,18 @@ def test_the_pythons_are_those_that_are_supported() -> None:
 
 def test_every_wheel_is_tested_as_it_is_installed_with_its_compiled_module() -> None:
     assert WHEELS["environment"] == {"LAHJA_BUILD_EXTENSION": "yes"}
-    assert WHEELS["test-environment"] == {"LAHJA_FRAMING": "cython"}
+    assert WHEELS["test-environment"] == {"LAHJA_FRAMING": "cython", "PYTHON_GIL": "1"}
     assert WHEELS["test-extras"] == ["test"]
     assert WHEELS["test-command"].startswith("python -P -m pytest ")
     # No setting may take a part of them out.
     assert not {"skip", "test-skip", "overrides"} & WHEELS.keys()
     assert all(not isinstance(value, dict) or "env" in key for key, value in WHEELS.items())
+
+
+def test_free_threading_is_not_claimed() -> None:
+    """See tests/test_threads.py for what would have to hold."""
+    assert "freethreading_compatible" not in (ROOT / "lahja" / "_framing.pyx").read_text()
+    assert not any("Free Threading" in text for text in PROJECT["project"]["classifiers"])
 
 
 def test_what_the_tests_need_is_there_and_nothing_that_hides_the_wheel() -> None:
