@@ -113,15 +113,18 @@ def _write(value: Any, out: list[bytes], depth: int, room: list[int]) -> None:
         room[0] -= 1
         _spend(room, size)
         out.append(tag + _sized(size))
+        count = 0
         if kind is dict:
             for key, item in value.items():
                 _write(key, out, depth + 1, room)
                 _write(item, out, depth + 1, room)
+                count += 1
         else:
             for item in value:
                 _write(item, out, depth + 1, room)
-            if len(value) != size:  # by another thread; dicts and sets notice by themselves
-                raise RuntimeError(f"{kind.__name__} changed size during iteration")
+                count += 1
+        if count != size:  # by another thread, which may have changed it back by now
+            raise RuntimeError(f"{kind.__name__} changed size during iteration")
 
 
 def _spend(room: list[int], size: int) -> None:

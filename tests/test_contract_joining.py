@@ -39,6 +39,7 @@ from helpers import (
 from lahja import BroadcastConfig, ConnectionAttemptRejected, ConnectionConfig, wire
 from lahja.base import BaseEndpoint
 from lahja.directory import Identity, default_directory
+from lahja.joining import _Member
 from lahja.protocol import control_frame
 
 pytestmark = pytest.mark.anyio
@@ -848,3 +849,15 @@ async def test_a_directory_in_which_nothing_changed_is_not_read_again(
         joining._is_news = False
         joining._look(joining._unsettled_until + 0.1)
         assert len(read) == 1
+
+
+async def test_who_has_gone_before_it_is_connected_to_is_forgotten(
+    bus: Bus, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with bus.endpoint_class.join("member", bus.directory) as member:
+        joining = member._joining
+        assert joining is not None
+        gone = joining._members["gone"] = _Member(Identity(1, 2, 3), math.inf)
+        await joining._connect("gone", gone)
+        assert "gone" not in joining._members
+    assert not complaints(caplog)
