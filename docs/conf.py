@@ -24,6 +24,7 @@ extensions = [
     "myst_parser",
     "side_by_side",
     "reference",
+    "root_pages",
     "sphinx.ext.autodoc",
     "sphinx_copybutton",
     "sphinx_design",

@@ -1,12 +1,13 @@
 """
 Programs for the old lahja, and what they print under it.
 
-``python tests/old_lahja/record.py [FOLDER]``
+``python tests/old_lahja/record.py [--environments FOLDER] [--only-make]``
 
 Runs every program here under lahja 0.14, lahja 0.17 and the lahja of this checkout, and writes what
 they print to ``recorded/``, for the tests and for the page about migrating. The old ones run in
 environments of their own, which are made in FOLDER where they are not there yet; this needs a
 package index. Without FOLDER, ``LAHJA_OLD_PYTHONS`` names their interpreters, as for the tests.
+At the end it prints what that variable must be.
 
 ``same/``
     programs that print the same under each version
@@ -19,6 +20,7 @@ package index. Without FOLDER, ``LAHJA_OLD_PYTHONS`` names their interpreters, a
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -103,8 +105,8 @@ def make_environments(folder: Path) -> dict[str, str]:
         if not home.exists():
             venv.create(home, with_pip=True)
             install = [python, "-m", "pip", "install", "--quiet"]
-            subprocess.run([*install, "--no-deps", f"lahja=={release}"], check=True)
             subprocess.run([*install, *NEEDED], check=True)
+            subprocess.run([*install, "--no-deps", f"lahja=={release}"], check=True)
         found[version] = python
     return found
 
@@ -118,10 +120,8 @@ def kinds_of(version: str) -> Iterator[str]:
         yield "since_0_17"
 
 
-def main() -> None:
-    pythons = make_environments(Path(sys.argv[1])) if sys.argv[1:] else old_pythons()
-    if len(pythons) < len(RELEASES):
-        sys.exit(f"name a folder for environments, or interpreters in {VARIABLE}")
+def record(pythons: dict[str, str]) -> None:
+    """Write what the programs print under the old versions, and under this one."""
     for version, python in {**pythons, NOW: sys.executable}.items():
         path = str(HERE.parents[1]) if version == NOW else None
         (RECORDED / version).mkdir(parents=True, exist_ok=True)
@@ -131,8 +131,22 @@ def main() -> None:
                 if output:
                     recorded(program, version).write_text(output, encoding="utf-8")
                 else:  # it uses what came later
-                    print(f"{version} {program.name}: {errors.splitlines()[-1]}")
-    print(f"{VARIABLE}={os.pathsep.join(pythons.values())}")
+                    last = errors.splitlines()[-1]
+                    print(f"{version} {program.name}: {last}", file=sys.stderr)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Record what programs for the old lahja print.")
+    parser.add_argument("--environments", type=Path, help="a folder, for the old versions")
+    parser.add_argument("--only-make", action="store_true", help="make them, and record nothing")
+    arguments = parser.parse_args()
+    folder: Path | None = arguments.environments
+    pythons = old_pythons() if folder is None else make_environments(folder)
+    if pythons.keys() != RELEASES.keys():
+        sys.exit(f"name a folder for environments, or interpreters in {VARIABLE}")
+    if not arguments.only_make:
+        record(pythons)
+    print(os.pathsep.join(pythons.values()))
 
 
 if __name__ == "__main__":
