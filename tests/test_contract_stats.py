@@ -334,7 +334,7 @@ async def test_a_slow_handler_is_found(bus: Bus) -> None:
         server.subscribe(Number, functools.partial(quick))
         marker = server.stream(Marker)
         await client.wait_until_endpoint_subscribed_to("server", Marker)
-        for value in (1, 60, 2):
+        for value in (1, 300, 2):
             await client.broadcast(Number(value))
         await client.broadcast(Marker())
         await anext(marker)
@@ -342,8 +342,9 @@ async def test_a_slow_handler_is_found(bus: Bus) -> None:
         assert len(rows) == 2  # the partial goes by the name of its function
         (slow_name,) = [name for name in rows if name.endswith("<locals>.slow")]
         assert slow_name.startswith(f"{__name__}:")
-        assert 0.06 <= rows.pop(slow_name).slowest < 30
-        assert rows.popitem()[1].slowest < 0.06
+        slowest = rows.pop(slow_name).slowest
+        assert 0.3 <= slowest < 30
+        assert rows.popitem()[1].slowest < slowest
 
 
 async def test_a_handler_that_awaits_is_timed_to_its_end(bus: Bus) -> None:
