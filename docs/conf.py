@@ -19,6 +19,8 @@ project = "lahja"
 author = "the lahja contributors"
 project_copyright = author
 version = release = lahja.__version__
+if "dev" in version:
+    tags.add("unreleased")  # noqa: F821  (Sphinx defines it)
 
 extensions = [
     "myst_parser",
