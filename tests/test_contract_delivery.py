@@ -543,7 +543,8 @@ async def test_leaving_gives_up_after_drain_timeout_and_says_what_was_dropped(
             for _ in range(30):
                 server.broadcast_nowait(Text("x" * 100_000))
             began = anyio.current_time()
-        assert 0.3 <= anyio.current_time() - began < 5
+        # uvloop's clock has milliseconds, of which each end of the time may lack one.
+        assert 0.298 <= anyio.current_time() - began < 5
         assert len(await take(stream, 30)) == 30
     dropped = {
         peer: text
