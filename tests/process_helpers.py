@@ -125,6 +125,7 @@ class Worker:
         variables: dict[str, str | None] = {**os.environ, **(environment or {})}
         path = (*_PATH, variables.get("PYTHONPATH"))
         variables["PYTHONPATH"] = os.pathsep.join(filter(None, path))
+        variables["PYTHONUNBUFFERED"] = None  # a line of several parts is to be written as one
         if not strict:
             variables["PYTHONDEVMODE"] = None
         flags = ("-X", "dev", "-W", "error") if strict else ("-X", "faulthandler")

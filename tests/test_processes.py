@@ -43,6 +43,7 @@ PROGRAM = '''
 
 import enum
 import multiprocessing
+import os
 import sys
 from collections import OrderedDict, namedtuple
 from dataclasses import dataclass, field
@@ -195,7 +196,8 @@ async def exchange(endpoint, folder, others):
             Outer.Done(endpoint.name), BroadcastConfig(filter_endpoint=other)
         )
     assert sorted([event.sender async for event in streams[Outer.Done]]) == others
-    print(endpoint.name, "is content", flush=True)
+    # Three processes share the pipe: a line is written at once, whatever buffers there are.
+    os.write(sys.stdout.fileno(), f"{endpoint.name} is content\\n".encode())
 
 
 def check(event, event_type, content):
