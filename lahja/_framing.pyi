@@ -72,6 +72,7 @@ class Topic:
     windows: dict[Outlet, Any]
     limited: bool
     twins: tuple[Topic, ...]
+    tapped: bool
     broadcasts: int
     sent: int
     received: int
@@ -128,6 +129,7 @@ class EventTable:
     home: object
     owner: Any
     route: Callable[[Any, Any], Sequence[Any]]
+    route_request: Callable[[Any, Any, bool, Any], PendingRequest]
     on_congested: Callable[[tuple[Outlet, ...]], Sequence[Any]]
     targets: Callable[[Topic, Any, bool], tuple[Any, Any]]
     outlets: dict[str, Outlet]

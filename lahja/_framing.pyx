@@ -656,6 +656,7 @@ cdef class Topic:
     cdef public dict windows
     cdef public bint limited
     cdef public tuple twins
+    cdef public bint tapped
     cdef public Py_ssize_t broadcasts
     cdef public Py_ssize_t sent
     cdef public Py_ssize_t received
@@ -678,6 +679,7 @@ cdef class Topic:
         self.windows = {}
         self.limited = False
         self.twins = ()
+        self.tapped = False
         self.broadcasts = 0
         self.sent = 0
         self.received = 0
@@ -736,6 +738,7 @@ cdef class EventTable:
     cdef public object home
     cdef public object owner
     cdef public object route
+    cdef public object route_request
     cdef public object on_congested
     cdef public object targets
     cdef public dict outlets
@@ -758,6 +761,7 @@ cdef class EventTable:
         self.home = _NOWHERE
         self.owner = _Nobody
         self.route = _not_routed
+        self.route_request = _not_routed_request
         self.on_congested = _no_gates
         self.targets = _no_targets
         self.outlets = {}
@@ -813,6 +817,8 @@ cdef class EventTable:
         if outlet is None:
             return None
         topic = self.topic(type(event))
+        if topic.tapped:
+            return None
         request_id = config.filter_event_id
         if request_id is None:
             if topic.limited or outlet not in topic.outlets:
@@ -840,6 +846,8 @@ cdef class EventTable:
         cdef tuple consumers = topic.consumers
         cdef PyObject *used
         cdef bytes request_id
+        if topic.tapped:
+            return self.route_request(event, config, required, wake)
         if config is not None or not (outlets or consumers):
             outlets, consumers = self.targets(topic, config, required)
         expected = event.expected_response_type()
@@ -1148,6 +1156,10 @@ def _nowhere():
 
 
 def _not_routed(event, config):
+    raise RuntimeError("no endpoint uses this table")
+
+
+def _not_routed_request(event, config, required, wake):
     raise RuntimeError("no endpoint uses this table")
 
 

@@ -123,6 +123,7 @@ class Topic:
         "shapes",
         "slots",
         "strict",
+        "tapped",
         "twins",
         "windows",
     )
@@ -139,6 +140,7 @@ class Topic:
         self.windows: dict[Outlet, Any] = {}  # of the outlets whose peer limits the type
         self.limited = False  # a peer limits the type, or one of the consumers does
         self.twins: tuple[Topic, ...] = ()  # of other classes of this name that have consumers
+        self.tapped = False  # an observer is shown what is broadcast: the type is limited, too
         self.broadcasts = 0  # how many events were broadcast here
         self.sent = 0  # how many copies of them went to peers
         self.received = 0  # how many events came from peers
@@ -220,6 +222,7 @@ class EventTable:
         "owner",
         "requests",
         "route",
+        "route_request",
         "targets",
         "topics",
         "where",
@@ -239,6 +242,7 @@ class EventTable:
         self.home: object = _NOWHERE  # the event loop in which the endpoint runs
         self.owner: Any = _Nobody  # the endpoint, which says whether broadcasts need a subscriber
         self.route: Callable[[Any, Any], Sequence[Any]] = _not_routed
+        self.route_request: Callable[[Any, Any, bool, Any], PendingRequest] = _not_routed_request
         self.on_congested: Callable[[tuple[Outlet, ...]], Sequence[Any]] = _no_gates
         self.targets: Callable[[Topic, Any, bool], tuple[Any, Any]] = _no_targets
         self.outlets: dict[str, Outlet] = {}  # of the endpoints that are connected
@@ -302,6 +306,8 @@ class EventTable:
         if outlet is None:
             return None
         topic = self.topic(type(event))
+        if topic.tapped:
+            return None
         request_id: Any = config.filter_event_id
         if request_id is None:
             if topic.limited or outlet not in topic.outlets:
@@ -325,6 +331,8 @@ class EventTable:
         """
         Send a request to everybody who wants it, or to whom ``targets`` says.
 
+        One of a type that is tapped is left to ``route_request``.
+
         :param required: whether it is an error that nobody gets it
         :param wake: called when there is a response or an error
         :raise NoSubscribers: where nobody gets it, by ``targets``
@@ -332,6 +340,8 @@ class EventTable:
         :raise EncodeError: where it cannot be sent; it has reached nobody then
         """
         topic = self.topic(type(event))
+        if topic.tapped:
+            return self.route_request(event, config, required, wake)
         outlets, consumers = topic.outlets, topic.consumers
         if config is not None or not (outlets or consumers):
             outlets, consumers = self.targets(topic, config, required)
@@ -564,6 +574,10 @@ def _nowhere() -> object:
 
 
 def _not_routed(event: Any, config: Any) -> Sequence[Any]:
+    raise RuntimeError("no endpoint uses this table")
+
+
+def _not_routed_request(event: Any, config: Any, required: bool, wake: Any) -> PendingRequest:
     raise RuntimeError("no endpoint uses this table")
 
 

@@ -140,6 +140,7 @@ class BaseEndpoint(EndpointAPI):
         self._server_stopped = False
         self._running = False
         self._life = Life(time.monotonic)
+        self._router.observed_by.statistics = self.stats
 
     def __repr__(self) -> str:
         state = "running" if self._running else "stopped" if self.is_stopped else "not started"

@@ -190,6 +190,7 @@ class Peering:
             sock.close()
             return
         channel = self._open(sock, None)
+        channel.connection.is_trusted = allowed_user(user, frozenset())
         self._strangers[channel] = None
         channel.on_readable()  # a peer introduces itself as soon as it connects
         if not channel.closed:
@@ -302,6 +303,7 @@ class Peering:
         channel = self._open(sock, name)
         channel.by_itself = by_itself
         connection = channel.connection
+        connection.is_trusted = allowed_user(user, frozenset())
         self._router.connecting[name] = connection
         try:
             connection.start()
@@ -431,7 +433,9 @@ class Peering:
             error = None  # how a process that is killed looks
         detail = "" if error is None else one_line(error)
         self._router.remove(connection, _reason_for_leaving(connection, error), detail)
-        if error is not None and not isinstance(error, (ProtocolError, TimeoutError)):
+        if connection.observes and rejection is None and not isinstance(error, ProtocolError):
+            self._say(logging.DEBUG, "observed", "", f"no longer observed by {whom}")
+        elif error is not None and not isinstance(error, (ProtocolError, TimeoutError)):
             self._router.reporter.logger.error(
                 "%s: closed the connection to %s", self._router.name, whom, exc_info=error
             )
@@ -476,6 +480,8 @@ class Peering:
     def _undrained(self) -> Gate | None:
         """Return what opens when a peer has got what waits for it; None where nothing does."""
         for connection, channel in self._channels.items():
+            if connection.observes:
+                continue
             held = self._router.held_gates(connection)
             if held:
                 return held[-1]
@@ -489,7 +495,7 @@ class Peering:
         for connection, channel in list(self._channels.items()):
             channel.flush()
             size, held = connection.outlet.size, len(self._router.held_gates(connection))
-            if connection.state is State.OPEN and (size or held):
+            if connection.state is State.OPEN and (size or held) and not connection.observes:
                 self._warn_of_loss(connection.name, size, held)
             connection.say_goodbye()
             channel.flush()

@@ -24,9 +24,19 @@ from .layouts import BINDING
 from .names import main_module_name
 from .pickling import loads_from
 
-__all__ = ["Connection", "Hello", "Host", "Rejection", "State", "control_frame", "one_line"]
+__all__ = [
+    "Audience",
+    "Connection",
+    "Hello",
+    "Host",
+    "Rejection",
+    "State",
+    "control_frame",
+    "one_line",
+]
 
 _SMALLEST_FRAME_LIMIT = 1024
+_TAPPED = struct.Struct("<BIII")  # what comes before the event
 _LONGEST_LINE = 500
 
 
@@ -52,7 +62,12 @@ _ALLOWED: dict[int, set[State]] = {
     wire.COMPRESSED: {State.OPEN},
     wire.CREDIT: {State.OPEN},
     wire.GOODBYE: {State.OPEN},
+    wire.ASK_STATS: {State.OPEN},
+    wire.STATS: {State.OPEN},
+    wire.TAPPED: {State.OPEN},
 }
+_ALLOWED_TO_OBSERVERS = {wire.SUBSCRIBE, wire.ASK_STATS, wire.GOODBYE}
+_ONLY_FOR_OBSERVERS = {wire.STATS, wire.TAPPED}
 
 
 class Hello(NamedTuple):
@@ -98,6 +113,22 @@ class Host(Protocol):
 
     def undecodable(self, connection: Connection, name: str, error: DecodeError) -> None:
         """Take note that an event of the named type was lost."""
+
+    def asked(self, connection: Connection, number: int) -> None:
+        """Answer with statistics; the answer has the same number."""
+
+
+class Audience(Protocol):
+    """Be told what an observer sees."""
+
+    def answered(self, number: int, answer: dict[str, Any] | str) -> None:
+        """Take the statistics that were asked for, or why there are none."""
+
+    def tapped(self, inlet: Inlet, body: memoryview, elsewhere: int, here: int) -> None:
+        """Take an event that the peer has broadcast; see TAPPED in :mod:`lahja.wire`."""
+
+    def missed(self, count: int) -> None:
+        """Take note that so many events were not sent, because too many waited."""
 
 
 def one_line(text: object) -> str:
@@ -152,6 +183,8 @@ class Connection:
         self.rejection: Rejection | None = None  # why this connection was refused, if it was
         self.unasked: set[str] = set()  # types that the peer sent though nobody asked for them
         self.on_receive: Callable[[int], None] = _nothing  # called with how many bytes came
+        self.is_trusted = True  # whether the peer is of this process's user, or root
+        self.audience: Audience | None = None  # of this side, where it only observes
         self._own_subscriptions = subscriptions
         self._limit: int = hello.options["max_frame_size"]
         self._announced_size = 0  # bytes of the peer's announcements
@@ -185,6 +218,11 @@ class Connection:
         """The path at which the peer served when it said hello; None where it did not."""
         return self.peer.options.get("path") if self.peer is not None else None
 
+    @property
+    def observes(self) -> bool:
+        """Whether the peer said that it only observes."""
+        return self.peer is not None and self.peer.options.get("observe", False)
+
     # -- What this side says -----------------------------------------------------------------
 
     def start(self) -> None:
@@ -212,6 +250,10 @@ class Connection:
     def grant(self, name: str, count: int) -> None:
         """Allow the peer to send so many more events of a type."""
         self.outlet.put(control_frame(wire.CREDIT, name, count))
+
+    def ask_stats(self, number: int) -> None:
+        """Ask the peer for its statistics."""
+        self.outlet.put(control_frame(wire.ASK_STATS, number))
 
     def say_goodbye(self) -> None:
         """
@@ -278,6 +320,10 @@ class Connection:
         allowed = _ALLOWED.get(kind)
         if allowed is None or self.state not in allowed:
             raise ProtocolError(self._complaint(kind))
+        if self.observes and kind not in _ALLOWED_TO_OBSERVERS:
+            raise ProtocolError(f"a {wire.KIND_NAMES[kind]} frame came from an observer")
+        if self.audience is None and kind in _ONLY_FOR_OBSERVERS:
+            raise ProtocolError(f"a {wire.KIND_NAMES[kind]} frame came, which nobody asked for")
         _HANDLERS[kind](self, body)
 
     def _complaint(self, kind: int) -> str:
@@ -297,6 +343,8 @@ class Connection:
         hello = _check_hello(version, *rest) if len(rest) == 3 else None
         if hello is None:
             raise ProtocolError("a HELLO frame does not have the fields that it must have")
+        if self.to is not None and hello.options.get("observe"):
+            raise ProtocolError("the accepting side says that it only observes")
         self.peer = hello
         rejection = self.host.admit(self)
         if rejection is not None:
@@ -408,6 +456,36 @@ class Connection:
     def _on_response(self, inlet: Inlet, request_id: bytes, body: Any, offset: int) -> None:
         self.host.responded(self, inlet, request_id, body, offset)
 
+    def _on_ask_stats(self, body: memoryview | bytes) -> None:
+        (number,) = _typed(body, int)
+        self.host.asked(self, _check_number(number))
+
+    def _on_stats(self, body: memoryview | bytes) -> None:
+        values = _values(body)
+        if len(values) != 2 or type(values[0]) is not int or type(values[1]) not in (dict, str):
+            raise ProtocolError("a STATS frame has elements of wrong types")
+        assert self.audience is not None  # or the frame would have been refused
+        self.audience.answered(*values)
+
+    def _on_tapped(self, body: memoryview | bytes) -> None:
+        if len(body) < _TAPPED.size:
+            raise ProtocolError(f"a frame of {len(body)} bytes is too short for a tapped event")
+        _, lost, elsewhere, here = _TAPPED.unpack_from(body)
+        assert self.audience is not None  # or the frame would have been refused
+        if lost:
+            self.audience.missed(lost)
+        inner = memoryview(body)[_TAPPED.size :]
+        if not inner:
+            return
+        kind = inner[0]
+        size = 5 if kind == wire.EVENT else 5 + wire.ID_SIZE
+        if kind not in (wire.EVENT, wire.REQUEST, wire.RESPONSE) or len(inner) < size:
+            raise ProtocolError("a TAPPED frame holds no event")
+        inlet = (self.reader.inlets or {}).get(int.from_bytes(inner[1:5], "little"))
+        if inlet is None:
+            raise ProtocolError("a tapped event is of a type that was not announced")
+        self.audience.tapped(inlet, inner, elsewhere, here)
+
     def _on_undecodable(self, inlet: Inlet, error: DecodeError) -> None:
         self.host.undecodable(self, inlet.name, error)
 
@@ -422,6 +500,9 @@ _HANDLERS: dict[int, Callable[[Connection, memoryview | bytes], None]] = {
     wire.COMPRESSED: Connection._on_compressed,
     wire.CREDIT: Connection._on_credit,
     wire.GOODBYE: Connection._on_goodbye,
+    wire.ASK_STATS: Connection._on_ask_stats,
+    wire.STATS: Connection._on_stats,
+    wire.TAPPED: Connection._on_tapped,
 }
 
 
@@ -472,6 +553,12 @@ def _check_name(name: object) -> None:
         raise ProtocolError("what should be the name of an event type is not one")
 
 
+def _check_number(number: int) -> int:
+    if not 0 <= number <= wire.MAX_LENGTH:
+        raise ProtocolError("what should be the number of a question is not one")
+    return number
+
+
 _OPTION_CHECKS: dict[str, Callable[[Any], bool]] = {
     "compression": lambda value: type(value) is tuple,
     "pickle": lambda value: type(value) is bool,
@@ -479,6 +566,7 @@ _OPTION_CHECKS: dict[str, Callable[[Any], bool]] = {
     "main": lambda value: type(value) is str,
     "path": lambda value: type(value) is str,
     "to": lambda value: type(value) is str,
+    "observe": lambda value: type(value) is bool,
 }
 
 

@@ -33,6 +33,7 @@ from .flow import Gate, Intake, Window
 from .framing import EventTable, Inlet, Outlet, PendingRequest, Topic
 from .membership import MembershipChange, MembershipReason
 from .names import find_class, main_module_name, name_of
+from .observers import Observers
 from .protocol import Connection, Hello, Rejection, one_line
 from .reports import Reporter
 
@@ -85,7 +86,12 @@ class Router:
         self.table = EventTable(name, allow_pickle, self._fill_topic)
         self.table.on_congested = self.full
         self.table.targets = self._targets
+        self.table.route_request = self.request
         self.pending: dict[bytes, PendingRequest] = self.table.requests
+        self.gates: dict[Outlet, Gate] = {}  # of those that have too much to write
+        self.observed_by = Observers(
+            self.table, lambda: self.stopwatch.clock(), self._limit, self.gates
+        )
         if HAS_SNAPPY:
             self.table.compressor = Compressor()
         options = {
@@ -107,7 +113,6 @@ class Router:
         self._own_windows: dict[str, int | None] = {}  # own subscriptions, as SUBSCRIBE has them
         self._ever_wanted: set[str] = set()  # names of the types that peers may still be sending
         self._intakes: dict[str, Intake] = {}  # of the types for which somebody set a bound
-        self.gates: dict[Outlet, Gate] = {}  # of those that have too much to write
         self._watchers: set[Watcher] = set()
         self._connections: dict[Outlet, Connection] = {}
 
@@ -117,6 +122,8 @@ class Router:
         """Decide whether a peer may connect; of two connections to one peer, one is refused."""
         peer = connection.peer
         assert peer is not None  # it just said hello
+        if connection.observes and connection.to is None:
+            return self.observed_by.admit(connection)
         if connection.to is not None:
             if peer.name != connection.to:
                 reason = f"the endpoint there is {peer.name!r}, not {connection.to!r}"
@@ -144,6 +151,11 @@ class Router:
     def established(self, connection: Connection) -> None:
         """Take a peer in; it is connected from now on."""
         name = connection.name
+        if connection.observes:
+            self.observed_by.add(connection)
+            self.reporter.say(logging.DEBUG, "observed", "", "observed by %s", one_line(name))
+            self.on_settled(connection)
+            return
         self.peers[name] = connection
         self._connections[connection.outlet] = connection
         self.table.outlets[name] = connection.outlet
@@ -189,6 +201,8 @@ class Router:
         :param reason: why it is gone
         :param detail: more about that, for people
         """
+        if self.observed_by.remove(connection):
+            return
         if self.peers.get(connection.name) is not connection:
             return
         del self.peers[connection.name]
@@ -237,6 +251,9 @@ class Router:
         self, connection: Connection, added: dict[str, int | None], removed: Iterable[str]
     ) -> None:
         """Take note of a change of a peer's subscriptions."""
+        if connection.observes:
+            self.observed_by.subscribed(connection)
+            return
         for name in removed:
             self._drop_interest(connection, name)
         for name, window in added.items():
@@ -300,9 +317,9 @@ class Router:
         window = intake.size if intake is not None else None
         if window is None:
             self._intakes.pop(name, None)
+        self._limit(name)
         topics = self._topics[name]
         for other in topics:
-            other.limited = bool(other.windows) or window is not None
             other.twins = tuple(each for each in topics if each is not other and each.consumers)
         if name not in self.table.by_name:
             del self._own_windows[name]
@@ -320,6 +337,7 @@ class Router:
 
     def _fill_topic(self, topic: Topic) -> None:
         self._topics.setdefault(topic.name, []).append(topic)
+        self.observed_by.topic_made(topic.name)
         self._refresh(topic.name)
 
     def _add_interest(self, connection: Connection, name: str, window: int | None) -> None:
@@ -348,11 +366,19 @@ class Router:
                 else:
                     windows[outlet] = Window(size)
             topic.windows = {outlet: windows[outlet] for outlet in limited}
-            topic.limited = bool(limited) or name in self._intakes
             for outlet, window in windows.items():
                 if outlet not in limited:
                     window.lift()
                 self._release(topic, outlet, window, drop=outlet not in outlets)
+        self._limit(name)
+
+    def _limit(self, name: str) -> None:
+        """Say of the topics of a name whether this module must route them, and not the table."""
+        is_tapped = name in self.observed_by.taps
+        is_limited = is_tapped or name in self._intakes
+        for topic in self._topics.get(name, ()):
+            topic.tapped = is_tapped
+            topic.limited = is_limited or bool(topic.windows)
 
     # -- Broadcasting ------------------------------------------------------------------------
 
@@ -370,7 +396,7 @@ class Router:
         if config is not None and config.filter_event_id is not None:
             return self._respond(topic, event, config, required)
         outlets, consumers = self._targets(topic, config, required)
-        gates = self._send(topic, event, wire.EVENT, b"", outlets, bool(consumers))
+        gates = self._send(topic, event, wire.EVENT, b"", outlets, len(consumers), config)
         topic.delivered += len(consumers)
         for consumer in consumers:
             consumer.deliver(event, True)
@@ -397,6 +423,25 @@ class Router:
             raise self._nobody(topic, config)
         return outlets, consumers
 
+    def request(
+        self, event: Any, config: BroadcastConfig | None, required: bool, wake: Callable[[], None]
+    ) -> PendingRequest:
+        """Send a request of a type that is tapped; see ``ask`` in :mod:`lahja.framing`."""
+        topic = self.table.topic(type(event))
+        outlets, consumers = self._targets(topic, config, required)
+        expected = event.expected_response_type()
+        if not isinstance(expected, type):
+            raise TypeError(f"{topic.name} expects a response of {expected!r}, which is no class")
+        awaited = self.table.topic(expected) if issubclass(expected, BaseEvent) else None
+        request_id = os.urandom(wire.ID_SIZE)
+        request = PendingRequest(request_id, expected, awaited, outlets, bool(consumers), wake)
+        self._send(topic, event, wire.REQUEST, request_id, outlets, len(consumers), config)
+        self.pending[request_id] = request
+        topic.delivered += len(consumers)
+        for consumer in consumers:
+            consumer.deliver(event, True)
+        return request
+
     def _nobody(self, topic: Topic, config: BroadcastConfig | None) -> NoSubscribers:
         if config is not None and config.internal:
             whom = "nothing in this endpoint"
@@ -415,20 +460,27 @@ class Router:
         kind: int,
         request_id: bytes,
         outlets: tuple[Outlet, ...],
-        bind: bool,
+        here: int,
+        config: BroadcastConfig | None,
     ) -> list[Gate]:
         """Encode, bind and queue an event; nothing has happened where that fails."""
         table = self.table
         gates: list[Gate] = []
+        is_tapped = topic.name in self.observed_by.taps and not (config and config.internal)
         if not outlets:
             if event.is_bound:
                 raise already_bound(event)
-            if bind:
+            if is_tapped:
+                self.observed_by.tap(topic, event, kind, request_id, None, 0, here)
+            if here or kind != wire.EVENT:
                 table.bind(event, request_id or None)
             topic.broadcasts += 1
             table.debt += 1
             return gates
         shape, frame = table.prepare(topic, event, kind, request_id, outlets)
+        if is_tapped:
+            encoded = shape, frame
+            self.observed_by.tap(topic, event, kind, request_id, encoded, len(outlets), here)
         windows: dict[Outlet, Window] = topic.windows if kind == wire.EVENT else {}
         if windows:
             free = []
@@ -519,7 +571,8 @@ class Router:
         consumers = topic.consumers if locally else ()
         if required and not outlets and not consumers and request is None:
             raise self._nobody(topic, config)
-        gates = self._send(topic, event, wire.RESPONSE, request_id, outlets, True)
+        here = len(consumers) + (request is not None)
+        gates = self._send(topic, event, wire.RESPONSE, request_id, outlets, here, config)
         if request is not None:
             if isinstance(event, request.expected):
                 topic.delivered += 1
@@ -590,6 +643,10 @@ class Router:
         intake = self._intakes.get(name)
         if intake is not None:
             intake.lost(connection.name)
+
+    def asked(self, connection: Connection, number: int) -> None:
+        """Answer with statistics."""
+        self.observed_by.asked(connection, number)
 
     def _lost(self, connection: Connection, name: str, error: DecodeError) -> None:
         self.undecodable_events.add(name)

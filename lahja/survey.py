@@ -75,7 +75,7 @@ def survey(router: Router, peering: Peering, life: Life, backend: str) -> Endpoi
         version=__version__,
         taken_at=time.time(),
         uptime=life.uptime,
-        observers=0,
+        observers=len(router.observed_by),
         peers=_peers(router, peering),
         types=_types(router, subscriptions),
         subscriptions=subscriptions,

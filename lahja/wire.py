@@ -38,8 +38,8 @@ tag    value                        what follows
 Only objects of exactly these types are plain; an instance of a subclass is not. Containers nest
 at most ``MAX_DEPTH`` deep. A number may be sent in any form that holds it; the smallest is usual.
 
-**Kinds.** HELLO, REJECT, SUBSCRIBE, ANNOUNCE, CREDIT and GOODBYE have one plain value, a tuple,
-as the rest of their body:
+**Kinds.** HELLO, REJECT, SUBSCRIBE, ANNOUNCE, CREDIT, GOODBYE, ASK_STATS and STATS have one plain
+value, a tuple, as the rest of their body:
 
 HELLO ``(version, name, instance, options)``
     ``version`` is ``PROTOCOL_VERSION``. ``name`` is the endpoint's name. ``instance`` is 16 random
@@ -49,7 +49,7 @@ HELLO ``(version, name, instance, options)``
     ``"max_frame_size"``, the longest body that it accepts; ``"main"``, the real name of the module
     that its Python calls ``__main__``; ``"path"``, the absolute path of the socket at which the
     sender serves, if it does; ``"to"``, in the hello of the connecting side, the name of the
-    endpoint that it means to reach.
+    endpoint that it means to reach; ``"observe"``, True where it only observes (see below).
 REJECT ``(code, reason)``
     The accepting side's answer to a HELLO that it refuses; it closes the connection after it.
     ``code`` is one of the ``REJECT_…`` constants, ``reason`` a sentence for people.
@@ -66,6 +66,12 @@ CREDIT ``(name, count)``
     Allows ``count`` further events of a type for which there is a window.
 GOODBYE ``()``
     The sender leaves on purpose. It sends nothing after it, and closes the connection.
+ASK_STATS ``(number,)``
+    Asks the receiver for its statistics. ``number``, of at most 32 bits, ties the answer to it.
+STATS ``(number, answer)``
+    The answer: a dict from text to plain values (what :class:`lahja.stats.EndpointStats` has, by
+    the same names), or a text that says why there is none. Who is of another user gets none, and
+    who asks very often gets not all. Rows that would make the frame too long are left out.
 
 The others have a fixed layout:
 
@@ -77,6 +83,12 @@ RESPONSE ``u32 type_id, 16 bytes request id, payload``
     The response to that request.
 COMPRESSED ``data``
     Another body, of any kind but this one, compressed with snappy (raw format, not framed).
+TAPPED ``u32 lost, u32 elsewhere, u32 here, body``
+    For observers: the body of the EVENT, REQUEST or RESPONSE that the sender has just broadcast,
+    to so many endpoints ``elsewhere`` and so many handlers and streams ``here``. ``lost`` is how
+    many the observer was to get since the last TAPPED and did not get. The payload is missing
+    where it is long, or the event did not leave the sender and is not made of plain values. There
+    is no body where there is nothing to tell but what was lost.
 
 **Payloads.** The first byte is ``PLAIN`` or ``PICKLED``. What follows depends on the announced
 layout.
@@ -98,6 +110,15 @@ then on each side sends SUBSCRIBE when its subscriptions change, ANNOUNCE before
 of a type id, and events. Two endpoints that connect to each other at the same moment keep the
 connection that was begun by the one with the greater instance id; the other is rejected.
 
+**Observers.** A peer whose HELLO has ``"observe"`` is no member of the bus. It is not among those
+that are connected, whatever it is called, and may have a name that is taken, even the receiver's.
+It must be of the receiver's user, or root. It sends SUBSCRIBE, ASK_STATS and GOODBYE, and nothing
+else, and gets no event but as a TAPPED: a copy of each that the receiver broadcasts under a name
+to which it is subscribed, those excepted that must not leave the receiver. There a name may be a
+pattern, in which ``*`` stands for any text, ``?`` for any character, and ``[…]`` for one of those
+that it lists; at most ``MAX_PATTERNS`` of them. Windows are ignored: nobody waits for an observer.
+What is broadcast while it does not read is lost to it.
+
 The old lahja began with a pickle, whose first byte is 0x80: a kind that is never used here.
 """
 
@@ -108,6 +129,7 @@ from typing import Final
 
 __all__ = [
     "ANNOUNCE",
+    "ASK_STATS",
     "COMPRESSED",
     "COMPRESS_MINIMUM",
     "CONTROL_LIMIT",
@@ -130,6 +152,7 @@ __all__ = [
     "MAX_LENGTH",
     "MAX_NAME_LENGTH",
     "MAX_NAMES_SIZE",
+    "MAX_PATTERNS",
     "MAX_PLAIN_CONTAINERS",
     "MAX_SHAPES",
     "MAX_TYPES",
@@ -139,12 +162,15 @@ __all__ = [
     "REJECT",
     "REJECT_CONNECTED",
     "REJECT_NAME",
+    "REJECT_OBSERVERS",
     "REJECT_SIMULTANEOUS",
     "REJECT_USER",
     "REJECT_VERSION",
     "REQUEST",
     "RESPONSE",
+    "STATS",
     "SUBSCRIBE",
+    "TAPPED",
 ]
 
 PROTOCOL_VERSION: Final = 1
@@ -182,6 +208,9 @@ MAX_TYPES: Final = 100_000
 
 MAX_NAMES_SIZE: Final = 16 * 1024 * 1024
 """The most bytes of announcements, and the most characters of subscriptions, that are kept."""
+
+MAX_PATTERNS: Final = 256
+"""The most subscriptions of an observer."""
 
 MAX_SHAPES: Final = 32
 """The most sets of fields of one class that get a type id each; after that it is a mapping."""
@@ -226,6 +255,15 @@ CREDIT: Final = 0x09
 GOODBYE: Final = 0x0A
 """The kind of the end of a connection on purpose."""
 
+ASK_STATS: Final = 0x0B
+"""The kind of a question for statistics."""
+
+STATS: Final = 0x0C
+"""The kind of the answer to it."""
+
+TAPPED: Final = 0x0D
+"""The kind of a copy of an event, for an observer."""
+
 FIRST_BYTE_OF_A_PICKLE: Final = 0x80
 """What the first frame of the old lahja begins with."""
 
@@ -240,6 +278,9 @@ KIND_NAMES: Final = {
     COMPRESSED: "COMPRESSED",
     CREDIT: "CREDIT",
     GOODBYE: "GOODBYE",
+    ASK_STATS: "ASK_STATS",
+    STATS: "STATS",
+    TAPPED: "TAPPED",
 }
 """The name of each kind, for people."""
 
@@ -272,3 +313,6 @@ REJECT_CONNECTED: Final = "connected"
 
 REJECT_SIMULTANEOUS: Final = "simultaneous"
 """The code of a refusal because the two have just connected to each other the other way round."""
+
+REJECT_OBSERVERS: Final = "observers"
+"""The code of a refusal because too many observers are connected."""

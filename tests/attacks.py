@@ -53,6 +53,7 @@ __all__ = [
     "CANARY",
     "COMPLETE",
     "EVENTS",
+    "OBSERVERS",
     "PEERS",
     "PLAIN_TEXT",
     "SILENT",
@@ -187,6 +188,7 @@ STRANGERS: dict[str, tuple[bytes, str]] = {
     "hello of a version like 1": (hello(True), "of the protocol meets version 1"),
     "hello of a huge version": (hello(HUGE), "of the protocol meets version 1"),
     "hello of a version of lines": (hello("1\nWARNING"), "of the protocol meets version 1"),
+    "hello of who may observe": (hello(observe=1), "does not have the fields"),
     "hello by the endpoint's own name": (hello(1, "server"), "is the name of this endpoint"),
     "hello by a friend's name": (hello(1, "friend"), "of the name 'friend' is connected"),
     "hello to somebody else": (hello(to="other"), "this endpoint is 'server', not 'other'"),
@@ -261,6 +263,16 @@ PEERS: dict[str, tuple[bytes, str]] = {
     "credit of 0": (control_frame(wire.CREDIT, TEXT, 0), "is not a number of events"),
     "huge credit": (control_frame(wire.CREDIT, TEXT, HUGE), "is not a number of events"),
     "goodbye with a word": (control_frame(wire.GOODBYE, 1), "of wrong types"),
+    "question without a number": (control_frame(wire.ASK_STATS), "of wrong types"),
+    "question by a text": (control_frame(wire.ASK_STATS, "1"), "of wrong types"),
+    "question of a huge number": (control_frame(wire.ASK_STATS, HUGE), "number of a question"),
+    "question below 0": (control_frame(wire.ASK_STATS, -1), "number of a question"),
+    "answer that nobody asked for": (control_frame(wire.STATS, 1, {}), "which nobody asked for"),
+    "pickle as an answer": (raw_frame(wire.STATS, BOMB), "which nobody asked for"),
+    "tapped event that nobody asked for": (
+        raw_frame(wire.TAPPED, bytes(12) + event(9, PLAIN_TEXT)[4:]),
+        "which nobody asked for",
+    ),
     "control frame with a tail": (raw_frame(wire.CREDIT, b"(\0\0\0\0N"), "does not hold one"),
     "control frame nested too deeply": (raw_frame(wire.CREDIT, nested(101)), "more than 100 deep"),
     "control frame of 4 billion elements": (raw_frame(wire.CREDIT, HUGE_COUNT), "is cut short"),
@@ -302,6 +314,25 @@ if HAS_SNAPPY:
             "of a type that was not announced",
         ),
     }
+
+OBSERVERS: dict[str, tuple[bytes, str]] = {
+    "announcement": (announce(9, TEXT), "a ANNOUNCE frame came from an observer"),
+    "event": (event(9, PLAIN_TEXT), "of a type that was not announced"),
+    "request": (request(9, PLAIN_TEXT), "of a type that was not announced"),
+    "response": (response(9, bytes(16), PLAIN_TEXT), "a response is of a type that was not an"),
+    "credit": (control_frame(wire.CREDIT, TEXT, 5), "a CREDIT frame came from an observer"),
+    "compressed": (raw_frame(wire.COMPRESSED, b"\1\0N"), "a COMPRESSED frame came from an obs"),
+    "hello again": (hello(), "a HELLO frame came while open"),
+    "answer": (control_frame(wire.STATS, 1, {}), "a STATS frame came from an observer"),
+    "tapped event": (raw_frame(wire.TAPPED, bytes(12)), "a TAPPED frame came from an observer"),
+    "unknown kind": (raw_frame(0xFF, b"abc"), "0xff is not a kind of frame"),
+    "question of a huge number": (control_frame(wire.ASK_STATS, HUGE), "number of a question"),
+    "subscription to a number": (control_frame(wire.SUBSCRIBE, {1: None}, (), True), "name of"),
+    "too many patterns": (
+        control_frame(wire.SUBSCRIBE, {f"{i}*": None for i in range(257)}, (), True),
+        "an observer has more than 256 subscriptions",
+    ),
+}
 
 EVENTS: dict[str, tuple[bytes, str]] = {
     "no payload": (event(9, b""), "a payload is missing"),

@@ -326,6 +326,23 @@ async def raw_peer(
         yield peer
 
 
+@asynccontextmanager
+async def raw_observer(
+    endpoint: BaseEndpoint, name: str = "observer", *patterns: str, **options: Any
+) -> AsyncIterator[RawPeer]:
+    """Observe an endpoint that serves, with the handshake done."""
+    with raw_connection(endpoint.ipc_path) as peer:
+        before = endpoint.stats().observers
+        await peer.hello(name, observe=True, **options)
+        await peer.subscribed()
+        assert endpoint.stats().observers == before + 1
+        if patterns:
+            await peer.send(control_frame(wire.SUBSCRIBE, dict.fromkeys(patterns), (), True))
+            await peer.send(control_frame(wire.ASK_STATS, 0))
+            await peer.read_kind(wire.STATS)  # it has seen the patterns by now
+        yield peer
+
+
 class RawServer:
     """
     Listen where an endpoint would, and accept one connection after the other.

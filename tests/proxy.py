@@ -267,6 +267,9 @@ def ended_well(router: Router) -> bool:
         or router._connections
         or router._interest
         or router.gates
+        or len(router.observed_by)
+        or router.observed_by.taps
+        or router.observed_by.shut
         or any(
             topic.outlets or topic.windows for topics in router._topics.values() for topic in topics
         )

@@ -25,6 +25,7 @@ from attacks import (
     CANARY,
     COMPLETE,
     EVENTS,
+    OBSERVERS,
     PEERS,
     PLAIN_TEXT,
     SILENT,
@@ -49,6 +50,7 @@ from helpers import (
     complaints,
     raw_connection,
     raw_frame,
+    raw_observer,
     raw_peer,
     until,
 )
@@ -99,6 +101,21 @@ async def test_a_bad_peer_is_cut_off_with_one_line(
         await peer.closed()
         one_line(caplog, re.escape(line), "closed the connection to 'mallory'")
         assert not server.is_connected_to("mallory")
+        assert not stream.mailbox.events
+        await stream.aclose()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("attack", "line"), cases(OBSERVERS))
+async def test_a_bad_observer_is_cut_off_with_one_line(
+    bus: Bus, caplog: pytest.LogCaptureFixture, attack: bytes, line: str
+) -> None:
+    async with undisturbed(bus) as server, raw_observer(server, "mallory") as peer:
+        stream = server.stream(Text)
+        await peer.send(attack)
+        await peer.closed()
+        one_line(caplog, re.escape(line), "closed the connection to 'mallory'")
+        assert not server.stats().observers
         assert not stream.mailbox.events
         await stream.aclose()
 
@@ -269,6 +286,48 @@ async def test_a_wrong_answer_is_told_from_its_name_alone(
         assert not server._router.pending
     assert not complaints(caplog)
     assert set(sys.modules) == modules
+
+
+@pytest.mark.anyio
+async def test_who_asks_for_statistics_and_does_not_read_them_is_cut_off(
+    bus: Bus, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with undisturbed(bus) as server, raw_peer(server, "mallory") as peer:
+        questions = control_frame(wire.ASK_STATS, 5) * 10_000
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            for _ in range(200):
+                await peer.send(questions)
+        await until(lambda: not server.is_connected_to("mallory"))
+        one_line(caplog, "it asks for statistics and does not read them", "'mallory'")
+
+
+@pytest.mark.anyio
+async def test_patterns_that_match_slowly_are_matched_all_the_same(
+    bus: Bus, caplog: pytest.LogCaptureFixture
+) -> None:
+    evil = {"*a" * 2000 + "b": None, "[" * 4000: None, "?" * 4000: None, "[!" + "]" * 4000: None}
+    async with undisturbed(bus) as server, raw_observer(server, "mallory") as peer:
+        await peer.send(control_frame(wire.SUBSCRIBE, evil, (), True))
+        await peer.send(control_frame(wire.ASK_STATS, 1))
+        assert (await peer.read_values(wire.STATS))[0] == 1
+    assert not complaints(caplog)
+
+
+@pytest.mark.anyio
+async def test_a_server_that_only_observes_is_refused(bus: Bus) -> None:
+    path = bus.config("mallory").path
+    async with bus.serve("server") as server, anyio.create_task_group() as tasks:
+        with RawServer(path) as raw_server:
+
+            async def answer() -> None:
+                peer = await raw_server.accept()
+                with peer.socket:
+                    await peer.send(hello(observe=True))
+                    await peer.closed()
+
+            tasks.start_soon(answer)
+            with pytest.raises(ConnectionAttemptRejected, match="says that it only observes"):
+                await server.connect_to_endpoints(bus.config("mallory"))
 
 
 SERVED = {name: attack for name, attack in STRANGERS.items() if "by" not in name.split()}

@@ -69,6 +69,9 @@ class RecordingHost:
     def undecodable(self, connection: Connection, name: str, error: DecodeError) -> None:
         self.news.append(("undecodable", name, str(error)))
 
+    def asked(self, connection: Connection, number: int) -> None:
+        self.news.append(("asked", number))
+
 
 def make_connection(
     name: str,
@@ -392,8 +395,11 @@ FRAMES = {
     wire.COMPRESSED: raw_frame(wire.COMPRESSED, b"\xff" * 6),
     wire.CREDIT: control_frame(wire.CREDIT, "m:A", 1),
     wire.GOODBYE: control_frame(wire.GOODBYE),
+    wire.ASK_STATS: control_frame(wire.ASK_STATS, 1),
+    wire.STATS: control_frame(wire.STATS, 1, {}),
+    wire.TAPPED: raw_frame(wire.TAPPED, bytes(12)),
     0x00: raw_frame(0x00),
-    0x0B: raw_frame(0x0B),
+    0x0F: raw_frame(0x0F),
     0x80: raw_frame(0x80),
     0xFF: raw_frame(0xFF, b"x" * 100),
 }
@@ -411,6 +417,7 @@ GOOD = {
     (State.OPEN, wire.ANNOUNCE),
     (State.OPEN, wire.CREDIT),
     (State.OPEN, wire.GOODBYE),
+    (State.OPEN, wire.ASK_STATS),
 }
 # These are allowed, though these very frames are not good.
 BAD_BY_CONTENT = {
@@ -418,6 +425,8 @@ BAD_BY_CONTENT = {
     (State.OPEN, wire.REQUEST): "an event is of a type that was not announced",
     (State.OPEN, wire.RESPONSE): "a response is of a type that was not announced",
     (State.OPEN, wire.COMPRESSED): "compressed",
+    (State.OPEN, wire.STATS): "a STATS frame came, which nobody asked for",
+    (State.OPEN, wire.TAPPED): "a TAPPED frame came, which nobody asked for",
 }
 
 

@@ -134,6 +134,8 @@ def said_frame(program: Program, side: Side) -> bytes:
     if step == 8:
         return control_frame(wire.CREDIT, program.pick(NAMES), program.pick([1, 2, 0, 1 << 40]))
     if step == 9:
+        if program.byte() & 1:
+            return control_frame(wire.ASK_STATS, program.pick([1, 0, -1, 1 << 40, ""]))
         return control_frame(wire.GOODBYE)
     if step == 10 and HAS_SNAPPY:
         inner = program.bytes()
@@ -195,9 +197,11 @@ def converse(program: Program) -> None:
     side.open("peer" if flags & 8 else None)
     requests: list[Any] = []
     if not flags & 16:
-        side.hear(control_frame(wire.HELLO, 1, "peer", bytes(16), {}))
-        side.hear(control_frame(wire.SUBSCRIBE, dict.fromkeys(NAMES[:4]), (), True))
-        for type_id, name in enumerate(NAMES[:4]):
+        options = {"observe": True} if flags & 32 else {}
+        side.hear(control_frame(wire.HELLO, 1, "peer", bytes(16), options))
+        if side.connection is not None:
+            side.hear(control_frame(wire.SUBSCRIBE, dict.fromkeys(NAMES[:4]), (), True))
+        for type_id, name in enumerate(() if flags & 32 else NAMES[:4]):
             side.hear(Shape(type_id, name, wire.LAYOUT_FIELDS, ("value",)).announcement)
     while program and side.connection is not None and not side.connection.ended:
         step = program.byte()
@@ -238,6 +242,11 @@ def seeds() -> list[bytes]:
         for cls in range(4)
     ]
     found.append(bytes((4, 0xE0, 4)) + b"\xff\xff\xff\xff")
+    found += [  # an observer, which taps, asks, and leaves
+        bytes((32, 0, 2, cls, 0, 0)) + bytes((0xC0, action, cls, 5)) * 3 + b"\0\x09\1\0\xf0\0\x09\0"
+        for action in (2, 3, 5)
+        for cls in range(4)
+    ]
     return found
 
 
