@@ -114,7 +114,19 @@ def report(meter: Meter, events: int) -> None:
 
 async def send(endpoint_class: Any, config: ConnectionConfig, events: int, requests: int) -> None:
     """Send events as fast as they are taken, then requests one after the other."""
-    async with endpoint_class("sender").run() as endpoint:
+    await _send(endpoint_class("sender").run(), config, events, requests)
+
+
+async def serve_and_send(
+    endpoint_class: Any, config: ConnectionConfig, events: int, requests: int
+) -> None:
+    """Do the same by an endpoint that serves, beside the receiver."""
+    own = ConnectionConfig("sender", config.path.parent / "sender.ipc")
+    await _send(endpoint_class.serve(own), config, events, requests)
+
+
+async def _send(running: Any, config: ConnectionConfig, events: int, requests: int) -> None:
+    async with running as endpoint:
         await endpoint.connect_to_endpoints(config)
         cpu = None
         if events:
@@ -149,7 +161,12 @@ async def send(endpoint_class: Any, config: ConnectionConfig, events: int, reque
 def main() -> None:
     role, backend, path, events, requests = sys.argv[1:]
     config = ConnectionConfig("receiver", pathlib.Path(path))
-    function = {"receive": receive, "handle": handle, "send": send}[role]
+    function = {
+        "receive": receive,
+        "handle": handle,
+        "send": send,
+        "serve-and-send": serve_and_send,
+    }[role]
     if backend == "trio":
         import trio
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated
 
+import rich.console
 import typer
-from rich.console import Console
 
 from ..exceptions import MissingExtra
+from .places import directory_or_default
+from .running import Console, run
 from .version import describe_version
 
 __all__ = ["app"]
@@ -21,6 +24,17 @@ app = typer.Typer(
 """The command ``lahja``."""
 
 
+Directory = Annotated[
+    Path | None,
+    typer.Argument(metavar="DIRECTORY", help="The directory that holds the sockets of the bus."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Seconds = Annotated[
+    float,
+    typer.Option("--timeout", min=0.1, max=3600, help="How many seconds an endpoint may take."),
+]
+
+
 @app.callback(invoke_without_command=True)
 def lahja(
     context: typer.Context,
@@ -30,7 +44,7 @@ def lahja(
 ) -> None:
     """Typed events between the processes of one Python application."""
     if version:
-        Console(highlight=False).print(describe_version())
+        rich.console.Console(highlight=False).print(describe_version())
         raise typer.Exit
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
@@ -56,7 +70,79 @@ def demo(
     from .demo.supervisor import run_demo
     from .demo.view import make_view, print_summary
 
-    console = Console(highlight=False)
+    console = rich.console.Console(highlight=False)
     result = run_demo(seconds, make_view(console))
     print_summary(console, result)
     raise typer.Exit(result.exit_code)
+
+
+@app.command()
+def ls(directory: Directory = None, as_json: Json = False, timeout: Seconds = 2.0) -> None:
+    """Say which endpoints there are, and which of them are alive."""
+    from .ls import list_endpoints
+
+    run(lambda: list_endpoints(directory_or_default(directory), as_json, timeout, Console()))
+
+
+@app.command()
+def top(
+    directory: Directory = None,
+    once: Annotated[bool, typer.Option("--once", help="Look for one interval, and end.")] = False,
+    as_json: Json = False,
+    interval: Annotated[
+        float, typer.Option(min=0.1, max=3600, help="Seconds between two looks.")
+    ] = 1.0,
+) -> None:
+    """
+    Show what the endpoints do, until Ctrl-C.
+
+    sent/s and recv/s count copies of events between processes; queued is what waits until others
+    read it, waiting what waits in handlers and streams; lost are events that streams dropped, and
+    those that could not be decoded.
+    """
+    from .top import show_top
+
+    run(lambda: show_top(directory_or_default(directory), once, as_json, interval, Console()))
+
+
+@app.command()
+def graph(
+    directory: Directory = None,
+    dot: Annotated[bool, typer.Option("--dot", help="For Graphviz; otherwise Mermaid.")] = False,
+    timeout: Seconds = 2.0,
+) -> None:
+    """Draw who is connected to whom, who sends what, and who wants it."""
+    from .graph import draw_graph
+
+    run(lambda: draw_graph(directory_or_default(directory), dot, timeout))
+
+
+@app.command()
+def tap(
+    directory: Directory = None,
+    types: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[TYPE]...", help="Which events: Tick, app.events:Tick or 'app.*'."),
+    ] = None,
+    as_json: Json = False,
+    count: Annotated[int | None, typer.Option(min=1, help="End after so many events.")] = None,
+    unpickle: Annotated[
+        bool,
+        typer.Option(
+            "--unpickle", help="Unpickle what is pickled: it imports and runs what senders want."
+        ),
+    ] = False,
+) -> None:
+    """
+    Show the events that are broadcast, until Ctrl-C.
+
+    Behind each is where it goes: to how many other endpoints, and how many handlers and streams of
+    its own. ? marks a request, ! a response. What is sent too fast to be shown is counted.
+    """
+    from .tap import show_events
+
+    run(
+        lambda: show_events(
+            directory_or_default(directory), types or [], as_json, count, unpickle, Console()
+        )
+    )
