@@ -56,6 +56,10 @@ _PAUSE_WHEN_FULL = 0.2  # seconds, where there is no file descriptor for another
 _SUSPICIOUS = (wire.REJECT_VERSION, wire.REJECT_NAME)  # the others are part of connecting
 _NOBODY_IS_THERE = (FileNotFoundError, ConnectionRefusedError)
 _FIRST_RETRY = 0.002
+_REMEDIES = {
+    wire.REJECT_VERSION: "; update lahja in the older of the two",
+    wire.REJECT_NAME: "; names must be unique, and sockets where their names say",
+}
 _SLOWEST_RETRY = 0.1
 _STALL = 0.1  # seconds in which a peer takes nothing, and after which that counts as a stall
 _STALL_NOTICE = 1.0  # seconds after which it is worth a line
@@ -446,7 +450,8 @@ class Peering:
             is_suspicious = connection.to is None and rejection.code in _SUSPICIOUS
             level = logging.WARNING if is_suspicious else logging.DEBUG
             how = "refused the connection of" if connection.to is None else "was refused by"
-            self._say(level, "refused", name, f"{how} {whom}: {one_line(rejection.reason)}")
+            text = f"{how} {whom}: {one_line(rejection.reason)}"
+            self._say(level, "refused", name, text + _REMEDIES.get(rejection.code, ""))
         elif was_connected and connection.state is State.LEFT:
             self._say(logging.DEBUG, "left", name, f"{whom} left")
         elif was_connected and not connection.goodbye_sent:

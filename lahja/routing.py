@@ -655,7 +655,7 @@ class Router:
             logging.WARNING,
             "undecodable",
             connection.name,
-            "lost an event of type %s from %s: %s",
+            "lost an event of type %s from %s: %s; do both run the same version of it?",
             one_line(name),
             one_line(connection.name),
             one_line(error),
