@@ -10,6 +10,8 @@ import shutil
 import signal
 import socket
 import struct
+import subprocess
+import sys
 import tempfile
 import termios
 import time
@@ -156,10 +158,55 @@ def test_a_directory_that_is_none_is_an_error(command: str, ipc_dir: Path, tmp_p
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_without_a_directory_they_say_what_is_missing(command: str, ipc_dir: Path) -> None:
+def test_where_nobody_has_joined_there_is_nothing_to_see(
+    command: str, ipc_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)  # so that it is the temporary directory
     outcome = run(command, directory=ipc_dir)
     assert outcome.code == 1
-    assert outcome.output == "lahja: name the directory that holds the sockets of the bus\n"
+    default = ipc_dir / f"lahja-{os.geteuid()}" / "default"
+    wanted = f"lahja: {default} does not exist: nobody has joined a bus there; name a directory\n"
+    assert outcome.output == wanted
+    outcome = run(command, "--app", "..", directory=ipc_dir)
+    assert outcome.code == 1
+    assert outcome.output.startswith("lahja: app is '..'; it names a directory")
+    outcome = run(command, ipc_dir, "--app", "trading", directory=ipc_dir)
+    assert outcome.output == (
+        "lahja: --app chooses a directory: give it, or a directory, not both\n"
+    )
+
+
+JOINED = """
+import asyncio
+from lahja import AsyncioEndpoint
+
+async def main():
+    async with AsyncioEndpoint.join("ann", app="trading"), AsyncioEndpoint.join("bob") as bob:
+        print("joined", flush=True)
+        await asyncio.to_thread(input)
+
+asyncio.run(main())
+"""
+
+
+def test_those_who_joined_are_found_without_a_directory(
+    ipc_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(ipc_dir))
+    with subprocess.Popen(
+        [sys.executable, "-c", JOINED], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "joined\n"
+        for arguments, name in (((), "bob"), (("--app", "trading"), "ann")):
+            command = [sys.executable, "-m", "lahja", "ls", "--json", *arguments]
+            listed = subprocess.run(command, capture_output=True, text=True, check=True)
+            (endpoint,) = json.loads(listed.stdout)
+            assert (endpoint["name"], endpoint["state"]) == (name, "alive")
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.wait(SECONDS) == 0
 
 
 # -- top -----------------------------------------------------------------------------------------

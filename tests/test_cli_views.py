@@ -18,7 +18,12 @@ from lahja import EndpointStats, wire
 from lahja.cli.graph import Topology, as_dot, as_mermaid, topology_of
 from lahja.cli.ls import listing
 from lahja.cli.observer import Observer, Sight
-from lahja.cli.places import NoDirectoryError, directory_or_default, sockets_in
+from lahja.cli.places import (
+    NoDirectoryError,
+    directory_and_types,
+    directory_or_default,
+    sockets_in,
+)
 from lahja.cli.rows import Row, row_of
 from lahja.cli.tap import Tapped, patterns_of
 from lahja.cli.top import screen
@@ -112,9 +117,22 @@ def test_only_sockets_count(ipc_dir: Path) -> None:
 def test_the_default_is_asked_for_where_no_directory_is_named(
     ipc_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lahja.cli.places.default_directory", lambda: ipc_dir)
-    assert directory_or_default(None) == ipc_dir
-    assert directory_or_default(Path("/")) == Path("/")
+    monkeypatch.setattr("lahja.cli.places.default_directory", lambda app: ipc_dir)
+    assert directory_or_default(None, None) == ipc_dir
+    assert directory_or_default(None, "trading") == ipc_dir
+    assert directory_or_default(Path("/"), None) == Path("/")
+
+
+def test_a_directory_is_told_from_names_of_types(
+    ipc_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ipc_dir)
+    (ipc_dir / "here").mkdir()
+    assert directory_and_types([]) == (None, [])
+    assert directory_and_types(["Tick", "here"]) == (None, ["Tick", "here"])
+    assert directory_and_types(["here", "Tick"]) == (Path("here"), ["Tick"])
+    assert directory_and_types(["./nowhere"]) == (Path("nowhere"), [])
+    assert directory_and_types(["."]) == (Path("."), [])
 
 
 # -- Rows ----------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import rich.console
 import typer
 
 from ..exceptions import MissingExtra
-from .places import directory_or_default
+from .places import directory_and_types, directory_or_default
 from .running import Console, run
 from .version import describe_version
 
@@ -26,7 +26,15 @@ app = typer.Typer(
 
 Directory = Annotated[
     Path | None,
-    typer.Argument(metavar="DIRECTORY", help="The directory that holds the sockets of the bus."),
+    typer.Argument(
+        metavar="[DIRECTORY]",
+        help="The directory that holds the sockets of the bus; by default that in which endpoints "
+        "of this user join.",
+    ),
+]
+App = Annotated[
+    str | None,
+    typer.Option("--app", help="The application, where no directory is named."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Seconds = Annotated[
@@ -77,16 +85,26 @@ def demo(
 
 
 @app.command()
-def ls(directory: Directory = None, as_json: Json = False, timeout: Seconds = 2.0) -> None:
+def ls(
+    directory: Directory = None,
+    application: App = None,
+    as_json: Json = False,
+    timeout: Seconds = 2.0,
+) -> None:
     """Say which endpoints there are, and which of them are alive."""
     from .ls import list_endpoints
 
-    run(lambda: list_endpoints(directory_or_default(directory), as_json, timeout, Console()))
+    run(
+        lambda: list_endpoints(
+            directory_or_default(directory, application), as_json, timeout, Console()
+        )
+    )
 
 
 @app.command()
 def top(
     directory: Directory = None,
+    application: App = None,
     once: Annotated[bool, typer.Option("--once", help="Look for one interval, and end.")] = False,
     as_json: Json = False,
     interval: Annotated[
@@ -102,28 +120,37 @@ def top(
     """
     from .top import show_top
 
-    run(lambda: show_top(directory_or_default(directory), once, as_json, interval, Console()))
+    run(
+        lambda: show_top(
+            directory_or_default(directory, application), once, as_json, interval, Console()
+        )
+    )
 
 
 @app.command()
 def graph(
     directory: Directory = None,
+    application: App = None,
     dot: Annotated[bool, typer.Option("--dot", help="For Graphviz; otherwise Mermaid.")] = False,
     timeout: Seconds = 2.0,
 ) -> None:
     """Draw who is connected to whom, who sends what, and who wants it."""
     from .graph import draw_graph
 
-    run(lambda: draw_graph(directory_or_default(directory), dot, timeout))
+    run(lambda: draw_graph(directory_or_default(directory, application), dot, timeout))
 
 
 @app.command()
 def tap(
-    directory: Directory = None,
-    types: Annotated[
+    words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[TYPE]...", help="Which events: Tick, app.events:Tick or 'app.*'."),
+        typer.Argument(
+            metavar="[DIRECTORY] [TYPE]...",
+            help="Where to look, as for the other commands; and at which events: Tick, "
+            "app.events:Tick or 'app.*'.",
+        ),
     ] = None,
+    application: App = None,
     as_json: Json = False,
     count: Annotated[int | None, typer.Option(min=1, help="End after so many events.")] = None,
     unpickle: Annotated[
@@ -141,8 +168,9 @@ def tap(
     """
     from .tap import show_events
 
+    directory, types = directory_and_types(words or [])
     run(
         lambda: show_events(
-            directory_or_default(directory), types or [], as_json, count, unpickle, Console()
+            directory_or_default(directory, application), types, as_json, count, unpickle, Console()
         )
     )

@@ -27,6 +27,7 @@ COLOURS = {
     Sight.LEFT: "dim",
     Sight.DIED: "bold red",
 }
+"""How each sight is drawn."""
 
 
 async def list_endpoints(directory: Path, as_json: bool, seconds: float, console: Console) -> int:

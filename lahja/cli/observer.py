@@ -20,6 +20,7 @@ from .. import wire
 from ..asyncio.connection import AsyncioChannel
 from ..channels import Channel
 from ..exceptions import DecodeError, ProtocolError
+from ..flow import Gate
 from ..framing import Inlet, Outlet
 from ..names import main_module_name
 from ..protocol import Connection, Hello, Rejection, State, one_line
@@ -77,6 +78,7 @@ class Observer:
         self.pid: int | None = None
         self.stats: EndpointStats | None = None  # the latest
         self.connection: Connection | None = None
+        self.gates: dict[Outlet, Gate] = {}  # nobody waits for room in an outlet here
         self._on_change = changed
         self._on_tapped = tapped
         self._on_missed = missed
@@ -219,15 +221,18 @@ class Observer:
     def responded(
         self, connection: Connection, inlet: Inlet, request_id: bytes, body: Any, offset: int
     ) -> None:
+        """Refuse a response: nothing was requested."""
         self._unwanted("response")
 
     def credited(self, connection: Connection, name: str, count: int) -> None:
+        """Refuse credit: nothing is sent."""
         self._unwanted("credit")
 
     def undecodable(self, connection: Connection, name: str, error: DecodeError) -> None:
         """Leave it alone: no event is decoded here."""
 
     def asked(self, connection: Connection, number: int) -> None:
+        """Refuse a question: there is nothing to tell."""
         self._unwanted("question")
 
     def _unwanted(self, what: str) -> NoReturn:
@@ -259,16 +264,17 @@ class Observer:
     # -- What its channel tells it -----------------------------------------------------------
 
     def call_soon(self, function: Callable[[], None]) -> None:
+        """Call the function in the event loop's next turn."""
         self._loop.call_soon(function)
 
     def written(self, outlet: Outlet) -> None:
-        pass
+        """Leave it alone: nobody waits for room."""
 
     def channel_blocked(self, channel: Channel) -> None:
-        pass
+        """Leave it alone: questions wait, and are not answered in time."""
 
     def channel_unblocked(self, channel: Channel) -> None:
-        pass
+        """Leave it alone, as before."""
 
     def channel_ended(self, channel: Channel) -> None:
         """Take note that the connection is over."""

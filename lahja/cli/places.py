@@ -7,33 +7,46 @@ import stat
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from ..directory import default_directory
 from .observer import Observer, TapEvent
 
-__all__ = ["Lookout", "NoDirectoryError", "default_directory", "directory_or_default", "sockets_in"]
+__all__ = [
+    "Lookout",
+    "NoDirectoryError",
+    "directory_and_types",
+    "directory_or_default",
+    "sockets_in",
+]
 
 
 class NoDirectoryError(Exception):
     """Report that there is no directory to look into."""
 
 
-def default_directory() -> Path | None:
-    """Return the directory in which endpoints are when nobody says where; None for none."""
-    return None
-
-
-def directory_or_default(given: Path | None) -> Path:
+def directory_or_default(given: Path | None, app: str | None) -> Path:
     """
-    Return the directory to look into.
+    Return the directory to look into: that of an application of this user where none is given.
 
     :raise NoDirectoryError: where there is none
     """
-    directory = default_directory() if given is None else given
-    if directory is None:
-        raise NoDirectoryError("name the directory that holds the sockets of the bus")
+    if given is not None and app is not None:
+        raise NoDirectoryError("--app chooses a directory: give it, or a directory, not both")
+    try:
+        directory = default_directory(app) if given is None else given
+    except ValueError as error:
+        raise NoDirectoryError(str(error)) from error
     if not directory.is_dir():
         what = "is not a directory" if directory.exists() else "does not exist"
-        raise NoDirectoryError(f"{directory} {what}")
+        hint = "" if given is not None else ": nobody has joined a bus there; name a directory"
+        raise NoDirectoryError(f"{directory} {what}{hint}")
     return directory
+
+
+def directory_and_types(words: list[str]) -> tuple[Path | None, list[str]]:
+    """Tell a directory, which comes first, from names of types; a word with a slash is one."""
+    if words and ("/" in words[0] or words[0] in (".", "..") or Path(words[0]).is_dir()):
+        return Path(words[0]), words[1:]
+    return None, words
 
 
 def sockets_in(directory: Path) -> list[Path]:

@@ -18,7 +18,7 @@ __all__ = ["Console", "print_line", "run"]
 _WIDTH_OF_A_FILE = 120
 _INTERRUPTED = 128 + signal.SIGINT
 _TERMINATED = 128 + signal.SIGTERM
-_NOBODY_READS = 128 + signal.SIGPIPE
+_NOBODY_READS = 128 + 13  # SIGPIPE, which not every system has
 
 
 class Console(rich.console.Console):
@@ -30,6 +30,7 @@ class Console(rich.console.Console):
             self.width = _WIDTH_OF_A_FILE
 
     def on_broken_pipe(self) -> NoReturn:
+        """Raise what a plain write would raise."""
         raise BrokenPipeError
 
 
