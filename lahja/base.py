@@ -558,6 +558,7 @@ class BaseEndpoint(EndpointAPI):
         try:
             pending = self._table.ask(item, config, required, waiter.wake)
             pending.since = since
+            asked = pending.asked
             try:
                 if timeout is None:
                     await waiter.wait()
@@ -565,7 +566,9 @@ class BaseEndpoint(EndpointAPI):
                     async with self.deadline(timeout) as is_over:
                         await waiter.wait()
                     if is_over() and pending.response is None and pending.error is None:
-                        raise RequestTimeout(name_of(type(item)), timeout, pending.names)
+                        details = self._peering.how_they_are([each.name for each in asked])
+                        name = name_of(type(item))
+                        raise RequestTimeout(name, timeout, pending.names, details)
             finally:
                 self._table.requests.pop(pending.id, None)
             if pending.error is not None:

@@ -89,6 +89,7 @@ class Channel(ABC):
         self.since = 0.0  # when the handshake was over, in Unix time
         self.pid: int | None = None  # of the peer's process
         self.bytes_sent = 0
+        self.heard_at = time.monotonic()  # when something came from the peer
         self.cancel_timer: Callable[[], None] = _nothing  # one at a time: hello, then stall
         self.by_itself = False  # whether it was opened though the program did not ask for it
         self.closed = False
@@ -127,6 +128,7 @@ class Channel(ABC):
         if not count:
             self._at_end(None)
             return False
+        self.heard_at = time.monotonic()
         try:
             if self.connection.receive(count):
                 state = self.connection.state

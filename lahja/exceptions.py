@@ -52,6 +52,14 @@ __all__ = [
 ]
 
 
+_MOST_SHOWN = 10
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    shown = [*names[:_MOST_SHOWN], *(["…"] if len(names) > _MOST_SHOWN else [])]
+    return ", ".join(shown) or "nothing"
+
+
 class LahjaError(Exception):
     """Be the base of every exception of lahja."""
 
@@ -131,7 +139,28 @@ class MissingExtra(LahjaError, ImportError):
 
 
 class NoSubscribers(LahjaError):
-    """Report that no connected endpoint would receive the event."""
+    """
+    Report that no connected endpoint would receive the event.
+
+    :param reason: what is not received, and who might
+    :param connected: names of endpoints that are connected, each with the full names of types that
+        it is subscribed to; the first eleven of each
+    """
+
+    def __init__(
+        self, reason: str, connected: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    ) -> None:
+        super().__init__(reason, connected)
+        self.reason = reason
+        self.connected = connected
+
+    def __str__(self) -> str:
+        if not self.connected:
+            return self.reason
+        shown = [f"{name!r} ({_listed(types)})" for name, types in self.connected[:_MOST_SHOWN]]
+        if len(self.connected) > _MOST_SHOWN:
+            shown.append("…")
+        return f"{self.reason}; connected, and subscribed to: {', '.join(shown)}"
 
 
 class ProtocolError(LahjaError):
@@ -186,19 +215,28 @@ class RequestTimeout(LahjaError, TimeoutError):
 
     :param request: the full name of the request's class
     :param seconds: how long was waited
-    :param asked: the names of the endpoints that the request went to
+    :param asked: the names of the endpoints that the request went to, and that are connected
+    :param details: what is known of each that it went to, for people
     """
 
-    def __init__(self, request: str, seconds: float, asked: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        request: str,
+        seconds: float,
+        asked: tuple[str, ...],
+        details: tuple[str, ...] = (),
+    ) -> None:
         super().__init__()
-        self.args = (request, seconds, asked)  # an OSError would take them for its own
+        self.args = (request, seconds, asked, details)  # an OSError would take them for its own
         self.request = request
         self.seconds = seconds
         self.asked = asked
+        self.details = details
 
     def __str__(self) -> str:
         whom = ", ".join(self.asked) or "nobody"
-        return f"no response to {self.request} within {self.seconds:g} s (sent to: {whom})"
+        said = f"no response to {self.request} within {self.seconds:g} s (sent to: {whom})"
+        return "; ".join([said, *self.details])
 
 
 class StreamOverflow(LahjaError):

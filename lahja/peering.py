@@ -14,7 +14,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,6 +29,7 @@ from .exceptions import (
     ProtocolError,
     TruncatedFrame,
 )
+from .explaining import how_they_are
 from .flow import Gate
 from .framing import Outlet
 from .membership import MembershipReason
@@ -366,6 +367,14 @@ class Peering:
             return 0.0
         seconds = time.monotonic() - channel.blocked_at  # in any thread, as a loop's clock is not
         return seconds if seconds >= _STALL else 0.0
+
+    def how_they_are(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Return for each of the endpoints whether it is alive, for people."""
+        connections = {name: self._router.peers.get(name) for name in names}
+        channels = {
+            n: self._channels.get(c) if c is not None else None for n, c in connections.items()
+        }
+        return how_they_are(names, channels, time.monotonic())
 
     def channel_blocked(self, channel: Channel) -> None:
         """Disconnect the peer if it takes nothing for too long."""

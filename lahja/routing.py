@@ -29,6 +29,7 @@ from .exceptions import (
     RemoteDisconnected,
     UnexpectedResponse,
 )
+from .explaining import who_wants_what
 from .flow import Gate, Intake, Window
 from .framing import EventTable, Inlet, Outlet, PendingRequest, Topic
 from .membership import MembershipChange, MembershipReason
@@ -452,7 +453,8 @@ class Router:
             whom = f"only {config.filter_endpoint!r} may, {state}, so nobody"
         else:
             whom = f"of {len(self.peers)} connected endpoints none"
-        return NoSubscribers(f"{whom} would receive {topic.name}")
+        connected = () if config and config.internal else who_wants_what(self.peers, topic.name)
+        return NoSubscribers(f"{whom} would receive {topic.name}", connected)
 
     def _send(
         self,

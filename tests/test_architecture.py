@@ -36,7 +36,7 @@ LAYERS: list[set[str]] = [
     {"_framing_py"},
     {"framing"},
     {"flow", "protocol"},
-    {"reports", "observers"},
+    {"reports", "observers", "explaining"},
     {"routing"},
     {"streams", "handlers"},
     {"api"},

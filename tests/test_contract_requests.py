@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -47,6 +48,7 @@ from lahja import (
 from lahja.base import BaseEndpoint
 from lahja.framing import Shape
 from lahja.names import name_of
+from lahja.protocol import control_frame
 
 pytestmark = pytest.mark.anyio
 
@@ -455,10 +457,96 @@ async def test_a_request_ends_when_its_time_is_over(bus: Bus) -> None:
                 timeout,
                 ("server",),
             )
-            assert str(error) == (
-                f"no response to helpers:Question within {timeout:g} s (sent to: server)"
+            assert re.fullmatch(
+                rf"no response to helpers:Question within {timeout:g} s \(sent to: server\); "
+                rf"server \(process {os.getpid()}\) is connected, and was last heard [\d.]+ s ago",
+                str(error),
             )
             assert not client._router.pending
+
+
+async def test_a_timeout_says_how_those_are_that_were_asked(bus: Bus) -> None:
+    async with bus.serve("server") as server, AsyncExitStack() as peers:
+        stopped = await peers.enter_async_context(raw_peer(server, "stopped", {Question: None}))
+        await peers.enter_async_context(raw_peer(server, "\x1b[2Jnoisy", {Question: None}))
+        async with AsyncExitStack() as first:
+            gone = await first.enter_async_context(raw_peer(server, "gone", {Question: None}))
+            errors: list[RequestTimeout] = []
+
+            async def ask() -> None:
+                with pytest.raises(RequestTimeout) as caught:
+                    await server.request(Question(1), timeout=2)
+                errors.append(caught.value)
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(ask)
+                await gone.read_kind(wire.REQUEST)
+                await first.aclose()
+                await stopped.read_kind(wire.REQUEST)
+                await stopped.send(control_frame(wire.SUBSCRIBE, {name_of(Text): None}, (), True))
+                await server.wait_until_endpoint_subscribed_to("stopped", Text)
+                for _ in range(50):
+                    server.broadcast_nowait(Text("x" * 100_000))
+    (error,) = errors
+    assert set(error.asked) == {"stopped", "\x1b[2Jnoisy"}
+    noisy, left, silent = error.details
+    process = rf"\(process {os.getpid()}\)"
+    assert re.fullmatch(rf"\\x1b\[2Jnoisy {process} is connected, and was last .* s ago", noisy)
+    assert left == "gone has left"
+    assert re.match(
+        rf"stopped {process} has taken nothing for [\d.]+ s, while \d+ bytes wait", silent
+    )
+    assert str(error).endswith("; ".join(error.details))
+
+
+async def test_no_subscribers_says_who_is_there_and_what_they_want(bus: Bus) -> None:
+    other = type("Question", (Number,), {"__module__": "elsewhere"})
+    async with bus.serve("server") as server:
+        with pytest.raises(NoSubscribers) as caught:
+            await server.request(Question(1))
+        assert caught.value.connected == ()
+        assert str(caught.value) == "of 0 connected endpoints none would receive helpers:Question"
+        async with (
+            raw_peer(server, "ann"),
+            raw_peer(server, "bob", {Number: None, Text: None}),
+            raw_peer(server, "cat", {Number: None, other: None}),
+        ):
+            with pytest.raises(NoSubscribers) as caught:
+                await server.request(Question(1))
+            assert caught.value.connected == (
+                ("cat", ("elsewhere:Question", "helpers:Number")),  # first: it may be a mistake
+                ("ann", ()),
+                ("bob", ("helpers:Number", "helpers:Text")),
+            )
+            assert str(caught.value) == (
+                "of 3 connected endpoints none would receive helpers:Question; connected, and "
+                "subscribed to: 'cat' (elsewhere:Question, helpers:Number), 'ann' (nothing), "
+                "'bob' (helpers:Number, helpers:Text)"
+            )
+            for config in (
+                BroadcastConfig("bob", require_subscriber=True),
+                BroadcastConfig("nobody", require_subscriber=True),
+            ):
+                with pytest.raises(NoSubscribers, match="; connected, and subscribed to: 'cat'"):
+                    await server.broadcast(Question(1), config)
+            with pytest.raises(NoSubscribers) as caught:
+                await server.request(Question(1), BroadcastConfig(internal=True))
+            assert caught.value.connected == ()
+
+
+async def test_no_subscribers_does_not_list_everything(bus: Bus) -> None:
+    types = [type("N" * 4000 + str(number), (Number,), {}) for number in range(40)]
+    async with bus.serve("server") as server, AsyncExitStack() as peers:
+        for number in range(30):
+            await peers.enter_async_context(
+                raw_peer(server, f"{number:02}" * 500, dict.fromkeys(types))
+            )
+        with pytest.raises(NoSubscribers) as caught:
+            await server.request(Question(1))
+        assert len(caught.value.connected) == 11
+        assert all(len(wanted) == 11 for _, wanted in caught.value.connected)
+        assert len(str(caught.value)) < 12_000
+        assert str(caught.value).endswith(", …")
 
 
 async def test_a_timeout_that_is_not_over_changes_nothing(bus: Bus) -> None:
