@@ -45,6 +45,7 @@ from .sockets import check_platform
 from .stats import EndpointStats
 from .streams import Feed, Membership, Overflow, Stream, Waiter, make_mailbox, subscribe_mailbox
 from .survey import Life, survey
+from .tracing import Tracing, active_tracer
 from .typing import EndpointOptions, HasFileno
 
 __all__ = [
@@ -123,6 +124,8 @@ class BaseEndpoint(EndpointAPI):
         self._table.route = self._route
         self._table.where = self.current_loop
         self._post = self._table.post
+        self._ask = self._table.ask
+        self._tracing: Tracing | None = None
         self._joining: Joining | None = None
         self._peering = Peering(
             self,
@@ -318,9 +321,19 @@ class BaseEndpoint(EndpointAPI):
             )
         self._running = True
         self._table.home = self.current_loop()
+        self._trace()
         self._life.begin()
         self._router.reporter.begin(self.time)
         self._started.open()
+
+    def _trace(self) -> None:
+        """Carry trace context, if the program keeps traces."""
+        tracer = active_tracer()
+        if tracer is not None:
+            self._tracing = Tracing(self._router, tracer, self._route)
+            self._post, self._ask = self._tracing.post, self._tracing.ask
+            for handler in self._handlers:
+                handler.wrap(self._tracing.call)
 
     async def _finish(self, error: BaseException | None) -> None:
         """Leave the running state; what was broadcast is written first, unless cancelled."""
@@ -556,7 +569,7 @@ class BaseEndpoint(EndpointAPI):
         router = self._router
         since = router.stopwatch.clock()
         try:
-            pending = self._table.ask(item, config, required, waiter.wake)
+            pending = self._ask(item, config, required, waiter.wake)
             pending.since = since
             asked = pending.asked
             try:
@@ -575,8 +588,12 @@ class BaseEndpoint(EndpointAPI):
                 raise pending.error
         except BaseException as error:
             router.request_log.failed(error)
+            if self._tracing is not None:
+                self._tracing.asked(item, error)
             raise
         router.request_log.succeeded(router.stopwatch.clock() - since)
+        if self._tracing is not None:
+            self._tracing.asked(item, None)
         response: Any = pending.response
         return response  # type: ignore[no-any-return]
 
@@ -590,6 +607,8 @@ class BaseEndpoint(EndpointAPI):
             raise TypeError(f"a handler must be callable, which {handler!r} is not")
         topic = self._table.topic(event_type)
         subscribed = Handler(handler, self, self.logger, self._router.stopwatch)
+        if self._tracing is not None:
+            subscribed.wrap(self._tracing.call)
         self._handlers.add(subscribed)
         self._router.add_consumer(topic, subscribed)
 

@@ -130,7 +130,8 @@ class BaseEvent:
         :raise AttributeError: where the event was not broadcast yet
         """
         try:
-            return self._origin
+            origin = self._origin
+            return origin if type(origin) is str else str(origin)  # it may carry more: see tracing
         except AttributeError:
             raise AttributeError(
                 f"this {type(self).__name__} has no origin: it was not broadcast yet"

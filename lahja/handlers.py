@@ -9,6 +9,7 @@ which broadcast cannot nest without end.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import logging
 from collections import deque
@@ -60,7 +61,7 @@ class Handler:
         self.failures = 0
         self._stopwatch = Stopwatch() if stopwatch is None else stopwatch
         self._begun: float | None = None  # when the function began with what is awaited
-        self._function = function
+        self._function = self._given = function
         self._scheduler = scheduler
         self._logger = logger
         self._waiting: deque[Any] = deque()
@@ -103,8 +104,12 @@ class Handler:
 
     @property
     def function(self) -> Callable[[Any], Any]:
-        """What is called with each event."""
-        return self._function
+        """What was subscribed."""
+        return self._given
+
+    def wrap(self, call: Callable[[Callable[[Any], Any], Any], Any]) -> None:
+        """Let something else call the function: it gets that, and the event."""
+        self._function = functools.partial(call, self._given)
 
     @property
     def waiting(self) -> int:
@@ -122,7 +127,7 @@ class Handler:
         self._active = False
         self._waiting.clear()
         unstarted, self._unstarted = self._unstarted, None
-        if inspect.iscoroutine(unstarted):
+        if isinstance(unstarted, Coroutine):
             unstarted.close()
 
     def _wait(self, event: Any) -> None:

@@ -33,6 +33,7 @@ __all__ = [
     "State",
     "control_frame",
     "one_line",
+    "traced_frame",
 ]
 
 _SMALLEST_FRAME_LIMIT = 1024
@@ -60,6 +61,7 @@ _ALLOWED: dict[int, set[State]] = {
     wire.SUBSCRIBE: {State.SUBSCRIPTIONS, State.OPEN},
     wire.ANNOUNCE: {State.OPEN},
     wire.COMPRESSED: {State.OPEN},
+    wire.TRACED: {State.OPEN},
     wire.CREDIT: {State.OPEN},
     wire.GOODBYE: {State.OPEN},
     wire.ASK_STATS: {State.OPEN},
@@ -147,6 +149,17 @@ def control_frame(kind: int, *values: object) -> bytes:
     return struct.pack("<IB", len(value) + 1, kind) + value
 
 
+def traced_frame(frame: bytes, context: bytes) -> bytes:
+    """
+    Return the frame of an event together with the trace that it belongs to.
+
+    :param context: the plain value that TRACED has in :mod:`lahja.wire`
+    """
+    size = 3 + len(context) + len(frame) - wire.LENGTH_SIZE
+    header = struct.pack("<IBH", size, wire.TRACED, len(context))
+    return b"".join((header, context, frame[wire.LENGTH_SIZE :]))
+
+
 class Connection:
     """
     Hold one conversation with one peer.
@@ -185,6 +198,9 @@ class Connection:
         self.on_receive: Callable[[int], None] = _nothing  # called with how many bytes came
         self.is_trusted = True  # whether the peer is of this process's user, or root
         self.audience: Audience | None = None  # of this side, where it only observes
+        self.traced_origin: Callable[[str, dict[str, str]], str] | None = (
+            None  # where traces are kept
+        )
         self._own_subscriptions = subscriptions
         self._limit: int = hello.options["max_frame_size"]
         self._announced_size = 0  # bytes of the peer's announcements
@@ -443,6 +459,19 @@ class Connection:
         if not self.reader.dispatch(inner):
             self._handle(inner)
 
+    def _on_traced(self, body: memoryview | bytes) -> None:
+        size = int.from_bytes(body[1:3], "little")
+        carrier, inner = _carrier(body, size), body[3 + size :]
+        if not inner or inner[0] not in (wire.EVENT, wire.REQUEST):
+            raise ProtocolError("a TRACED frame holds no event")
+        reader, name = self.reader, self.name
+        if self.traced_origin is not None:
+            reader.origin = self.traced_origin(name, carrier)
+        try:
+            reader.dispatch(inner)
+        finally:
+            reader.origin = name
+
     def _on_credit(self, body: memoryview | bytes) -> None:
         name, count = _typed(body, str, int)
         if not 0 < count <= wire.MAX_LENGTH:
@@ -498,6 +527,7 @@ _HANDLERS: dict[int, Callable[[Connection, memoryview | bytes], None]] = {
     wire.SUBSCRIBE: Connection._on_subscribe,
     wire.ANNOUNCE: Connection._on_announce,
     wire.COMPRESSED: Connection._on_compressed,
+    wire.TRACED: Connection._on_traced,
     wire.CREDIT: Connection._on_credit,
     wire.GOODBYE: Connection._on_goodbye,
     wire.ASK_STATS: Connection._on_ask_stats,
@@ -551,6 +581,20 @@ def _typed(body: memoryview | bytes, *types: type) -> tuple[Any, ...]:
 def _check_name(name: object) -> None:
     if type(name) is not str or not 0 < len(name) <= wire.MAX_NAME_LENGTH:
         raise ProtocolError("what should be the name of an event type is not one")
+
+
+def _carrier(body: memoryview | bytes, size: int) -> dict[str, str]:
+    """Return the context that a TRACED frame begins with."""
+    if len(body) < 3 + size:
+        raise ProtocolError("the context in a TRACED frame is cut short")
+    carrier, end = decode_value(body[3 : 3 + size])
+    if (
+        end != size
+        or type(carrier) is not dict
+        or not all(type(k) is type(v) is str for k, v in carrier.items())
+    ):
+        raise ProtocolError("the context in a TRACED frame is not a dict of texts")
+    return carrier
 
 
 def _check_number(number: int) -> int:

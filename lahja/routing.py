@@ -35,7 +35,7 @@ from .framing import EventTable, Inlet, Outlet, PendingRequest, Topic
 from .membership import MembershipChange, MembershipReason
 from .names import find_class, main_module_name, name_of
 from .observers import Observers
-from .protocol import Connection, Hello, Rejection, one_line
+from .protocol import Connection, Hello, Rejection, one_line, traced_frame
 from .reports import Reporter
 
 __all__ = ["MembershipObserver", "Router", "Watcher"]
@@ -107,6 +107,8 @@ class Router:
         self.is_peer_gone: Callable[[Connection], bool] = lambda connection: False
         self.on_settled: Callable[[Connection], None] = lambda connection: None
         self.observers: set[MembershipObserver] = set()
+        self.trace_context: bytes | None = None  # of what is broadcast now, if it is traced
+        self.traced_origin: Callable[[str, dict[str, str]], str] | None = None
         self.connections_version = 0
         self.subscriptions_version = 0
         self._interest: dict[str, dict[Connection, int | None]] = {}  # of peers, by type name
@@ -160,6 +162,7 @@ class Router:
         self.peers[name] = connection
         self._connections[connection.outlet] = connection
         self.table.outlets[name] = connection.outlet
+        connection.traced_origin = self.traced_origin
         connection.reader.requests = self.pending
         connection.reader.find_topic = functools.partial(self._find_topic, connection)
         connection.on_receive = self.stopwatch.start
@@ -484,6 +487,10 @@ class Router:
         if is_tapped:
             encoded = shape, frame
             self.observed_by.tap(topic, event, kind, request_id, encoded, len(outlets), here)
+        if self.trace_context is not None and kind != wire.RESPONSE:
+            traced = traced_frame(frame, self.trace_context)
+            if len(traced) - wire.LENGTH_SIZE <= table.limit:
+                frame = traced
         windows: dict[Outlet, Window] = topic.windows if kind == wire.EVENT else {}
         if windows:
             free = []

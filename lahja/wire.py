@@ -83,6 +83,10 @@ RESPONSE ``u32 type_id, 16 bytes request id, payload``
     The response to that request.
 COMPRESSED ``data``
     Another body, of any kind but this one, compressed with snappy (raw format, not framed).
+TRACED ``u16 size, context, body``
+    The body of an EVENT or REQUEST that belongs to a trace. ``context`` takes ``size`` bytes: one
+    plain value, a dict from text to text, with the fields of W3C Trace Context (``"traceparent"``)
+    and whatever else the sender's propagators set. Who keeps no traces ignores it.
 TAPPED ``u32 lost, u32 elsewhere, u32 here, body``
     For observers: the body of the EVENT, REQUEST or RESPONSE that the sender has just broadcast,
     to so many endpoints ``elsewhere`` and so many handlers and streams ``here``. ``lost`` is how
@@ -171,6 +175,7 @@ __all__ = [
     "STATS",
     "SUBSCRIBE",
     "TAPPED",
+    "TRACED",
 ]
 
 PROTOCOL_VERSION: Final = 1
@@ -264,6 +269,9 @@ STATS: Final = 0x0C
 TAPPED: Final = 0x0D
 """The kind of a copy of an event, for an observer."""
 
+TRACED: Final = 0x0E
+"""The kind of an event or request that belongs to a trace."""
+
 FIRST_BYTE_OF_A_PICKLE: Final = 0x80
 """What the first frame of the old lahja begins with."""
 
@@ -281,6 +289,7 @@ KIND_NAMES: Final = {
     ASK_STATS: "ASK_STATS",
     STATS: "STATS",
     TAPPED: "TAPPED",
+    TRACED: "TRACED",
 }
 """The name of each kind, for people."""
 

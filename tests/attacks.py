@@ -269,6 +269,12 @@ PEERS: dict[str, tuple[bytes, str]] = {
     "question below 0": (control_frame(wire.ASK_STATS, -1), "number of a question"),
     "answer that nobody asked for": (control_frame(wire.STATS, 1, {}), "which nobody asked for"),
     "pickle as an answer": (raw_frame(wire.STATS, BOMB), "which nobody asked for"),
+    "traced nothing": (raw_frame(wire.TRACED, b"\5\0{\0\0\0\0"), "TRACED frame holds no event"),
+    "traced goodbye": (
+        raw_frame(wire.TRACED, b"\5\0{\0\0\0\0" + control_frame(wire.GOODBYE)[4:]),
+        "TRACED frame holds no event",
+    ),
+    "traced pickle": (raw_frame(wire.TRACED, b"\5\0" + BOMB), "0x80 is not the tag of a value"),
     "tapped event that nobody asked for": (
         raw_frame(wire.TAPPED, bytes(12) + event(9, PLAIN_TEXT)[4:]),
         "which nobody asked for",
@@ -324,6 +330,7 @@ OBSERVERS: dict[str, tuple[bytes, str]] = {
     "compressed": (raw_frame(wire.COMPRESSED, b"\1\0N"), "a COMPRESSED frame came from an obs"),
     "hello again": (hello(), "a HELLO frame came while open"),
     "answer": (control_frame(wire.STATS, 1, {}), "a STATS frame came from an observer"),
+    "traced event": (raw_frame(wire.TRACED), "a TRACED frame came from an observer"),
     "tapped event": (raw_frame(wire.TAPPED, bytes(12)), "a TAPPED frame came from an observer"),
     "unknown kind": (raw_frame(0xFF, b"abc"), "0xff is not a kind of frame"),
     "question of a huge number": (control_frame(wire.ASK_STATS, HUGE), "number of a question"),
@@ -335,6 +342,10 @@ OBSERVERS: dict[str, tuple[bytes, str]] = {
 }
 
 EVENTS: dict[str, tuple[bytes, str]] = {
+    "traced, and unknown tag": (
+        raw_frame(wire.TRACED, b"\5\0{\0\0\0\0" + event(9, b"\0\xff")[4:]),
+        "0xff is not the tag",
+    ),
     "no payload": (event(9, b""), "a payload is missing"),
     "fourth form": (event(9, b"\3"), "3 is not a form of payload"),
     "one field too few": (event(9, b"\0"), "cut short"),

@@ -41,8 +41,9 @@ LAYERS: list[set[str]] = [
     {"streams", "handlers"},
     {"api"},
     {"sockets", "channels", "peering", "directory", "watching"},
-    {"survey", "joining"},
+    {"survey", "joining", "tracing"},
     {"base"},
+    {"metrics"},
     {"asyncio", "asyncio.connection", "asyncio.endpoint"},
     {"trio", "trio.connection", "trio.endpoint"},
     {"", "__init__"},
@@ -179,7 +180,7 @@ def test_importing_lahja_loads_neither_trio_nor_anything_optional() -> None:
     run_python(
         "import sys, lahja\n"
         "optional = {'trio', 'uvloop', 'anyio', 'typer', 'rich', 'Cython', 'inotify_simple'}\n"
-        "optional |= {'lahja.tools'}\n"
+        "optional |= {'lahja.tools', 'lahja.metrics', 'opentelemetry', 'prometheus_client'}\n"
         "assert not optional & set(sys.modules), optional & set(sys.modules)\n"
         "assert 'TrioEndpoint' in lahja.__all__\n"
         "assert lahja.TrioEndpoint is sys.modules['lahja.trio'].TrioEndpoint\n"

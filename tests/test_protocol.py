@@ -398,6 +398,7 @@ FRAMES = {
     wire.ASK_STATS: control_frame(wire.ASK_STATS, 1),
     wire.STATS: control_frame(wire.STATS, 1, {}),
     wire.TAPPED: raw_frame(wire.TAPPED, bytes(12)),
+    wire.TRACED: raw_frame(wire.TRACED, b"\5\0{\0\0\0\0" + bytes((wire.EVENT,)) + TYPE_3 + b"\0"),
     0x00: raw_frame(0x00),
     0x0F: raw_frame(0x0F),
     0x80: raw_frame(0x80),
@@ -425,6 +426,7 @@ BAD_BY_CONTENT = {
     (State.OPEN, wire.REQUEST): "an event is of a type that was not announced",
     (State.OPEN, wire.RESPONSE): "a response is of a type that was not announced",
     (State.OPEN, wire.COMPRESSED): "compressed",
+    (State.OPEN, wire.TRACED): "an event is of a type that was not announced",
     (State.OPEN, wire.STATS): "a STATS frame came, which nobody asked for",
     (State.OPEN, wire.TAPPED): "a TAPPED frame came, which nobody asked for",
 }
