@@ -194,7 +194,7 @@ async def show_events(
         loads = None
         if unpickle and observer.connection is not None and observer.connection.peer is not None:
             loads = loads_from(observer.connection.peer.options.get("main", "__main__"))
-        width = max(width, len(observer.name))
+        width = max(width, *(len(each.name) for each in lookout.observers))
         tapped = Tapped(observer.name, inlet, body, elsewhere, here, loads)
         show(None if as_json else tapped.as_text(width), tapped.as_dict() if as_json else {})
         if left <= 0:

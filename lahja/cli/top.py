@@ -157,8 +157,7 @@ def _cells(row: Row) -> list[Text | str]:
     pid = "" if row.pid is None else str(row.pid)
     if Sight(row.sight) is not Sight.ALIVE:
         # Where it stood at the end is of no use any more; what became of it is.
-        note = Text(f"{row.sight}: {row.reason}" if row.reason else row.sight)
-        return [Text(row.name), pid, duration(row.uptime), *[""] * 7, note]
+        return [Text(row.name), pid, row.sight, *[""] * 7, Text(row.reason)]
     slowest: Text | str = ""
     if row.slowest is not None:
         name, seconds = row.slowest
