@@ -1282,13 +1282,15 @@ cdef class Mailbox:
 
     cpdef deliver(self, event, bint local):
         """Keep an event, and wake whoever waits for one."""
+        cdef Py_ssize_t waiting
         if self.remaining >= 0:
             if not self.remaining:
                 return
             self.remaining -= 1
         self._append(event)
-        if len(self._events) > self.peak:
-            self.peak = len(self._events)
+        waiting = len(self._events)
+        if waiting > self.peak:
+            self.peak = waiting
         waker = self.waker
         if waker is not None:
             self.waker = None
