@@ -655,8 +655,8 @@ cdef class Topic:
     cdef public bint strict
     cdef public dict windows
     cdef public bint limited
-    cdef public tuple twins
     cdef public bint tapped
+    cdef public tuple twins
     cdef public Py_ssize_t broadcasts
     cdef public Py_ssize_t sent
     cdef public Py_ssize_t received
@@ -738,7 +738,6 @@ cdef class EventTable:
     cdef public object home
     cdef public object owner
     cdef public object route
-    cdef public object route_request
     cdef public object on_congested
     cdef public object targets
     cdef public dict outlets
@@ -746,6 +745,7 @@ cdef class EventTable:
     cdef uint64_t _next_id
     cdef bytes _ids  # random bytes, of which some were given away
     cdef Py_ssize_t _ids_used
+    cdef public object route_request
 
     def __init__(self, origin, bint allow_pickle, on_topic):
         self.origin = origin
