@@ -14,6 +14,15 @@ from ..version import __version__
 
 __all__ = ["describe_version"]
 
+# By the extra that brings it: the module, and the distribution.
+_OPTIONAL = {
+    "trio": ("trio", "trio"),
+    "uvloop": ("uvloop", "uvloop"),
+    "watch": ("inotify_simple", "inotify-simple"),
+    "prometheus": ("prometheus_client", "prometheus-client"),
+    "opentelemetry": ("opentelemetry", "opentelemetry-api"),
+}
+
 
 def describe_version() -> Table:
     """Return the version of lahja, and of what it works with."""
@@ -21,8 +30,8 @@ def describe_version() -> Table:
     table.add_row("[bold]lahja[/]", f"[bold]{__version__}[/]")
     table.add_row("framing", IMPLEMENTATION)
     table.add_row("snappy", _optional("python-snappy", "snappy", HAS_SNAPPY))
-    table.add_row("uvloop", _optional("uvloop", "uvloop", find_spec("uvloop") is not None))
-    table.add_row("trio", _optional("trio", "trio", find_spec("trio") is not None))
+    for extra, (module, distribution) in _OPTIONAL.items():
+        table.add_row(extra, _optional(distribution, extra, find_spec(module) is not None))
     table.add_row("python", f"{platform.python_version()} ({platform.python_implementation()})")
     return table
 
