@@ -158,7 +158,10 @@ class Observers:
             raise ProtocolError(f"an observer has more than {wire.MAX_PATTERNS} subscriptions")
         tap = self._taps[connection]
         tap.patterns = tuple(connection.subscriptions)
-        self._choose(tap, self._known_names())
+        names = self._known_names()
+        if tap.counts is not None:  # of what it wants only now, nothing was missed before
+            tap.counts = self._broadcasts(filter(tap.matches, names)) | tap.counts
+        self._choose(tap, names)
 
     def topic_made(self, name: str) -> None:
         """Take note that there is a topic of this name; ``taps`` is right for it then."""
@@ -210,9 +213,10 @@ class Observers:
         for tap in taps:
             outlet = tap.outlet
             if outlet.size + size > TAP_QUEUE_SIZE or size > outlet.limit:
-                tap.lost += 1
-                if outlet.size:  # otherwise there is nothing to wait for
-                    self._shut(tap)
+                if outlet.size:
+                    self._shut(tap)  # which counts this event, too: it is broadcast only now
+                else:  # there is nothing to wait for
+                    tap.lost += 1
                 continue
             outlet.send(shape, self._header(tap, len(body), elsewhere, here) + body)
 
@@ -255,11 +259,10 @@ class Observers:
 
     def _open(self, tap: _Tap) -> None:
         """Show an observer again what it wants: it has read most of what waited for it."""
-        if self.shut.pop(tap.outlet, None) is None:
-            return  # it has left in the meantime
+        del self.shut[tap.outlet]
         then, tap.counts = tap.counts or {}, None
         names = self._known_names()
-        now = self._broadcasts(name for name in names if tap.matches(name))
+        now = self._broadcasts(filter(tap.matches, names))
         tap.lost += sum(count - then.get(name, 0) for name, count in now.items())
         self._choose(tap, names)
         if tap.lost:
