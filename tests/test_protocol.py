@@ -264,6 +264,7 @@ BAD_HELLOS = {
     "main": hello(1, "peer", bytes(16), {"main": None}),
     "path": hello(1, "peer", bytes(16), {"path": b"x"}),
     "to": hello(1, "peer", bytes(16), {"to": 5}),
+    "observe": hello(1, "peer", bytes(16), {"observe": 1}),
     "too few values": control_frame(wire.HELLO, 1, "peer", bytes(16)),
     "too many values": hello(1, "peer", bytes(16), {}, None),
 }
@@ -537,6 +538,11 @@ BAD_FRAMES: dict[str, tuple[bytes, str]] = {
     "huge credit": (control_frame(wire.CREDIT, "m:A", 2**32), "is not a number of events"),
     "credit of text": (control_frame(wire.CREDIT, "m:A", "1"), "elements of wrong types"),
     "credit for a number": (control_frame(wire.CREDIT, 5, 1), "elements of wrong types"),
+    # ASK_STATS
+    "a question without number": (control_frame(wire.ASK_STATS), "elements of wrong types"),
+    "a question by True": (control_frame(wire.ASK_STATS, True), "elements of wrong types"),
+    "a negative number": (control_frame(wire.ASK_STATS, -1), "the number of a question is not one"),
+    "a huge number": (control_frame(wire.ASK_STATS, 2**32), "the number of a question is not one"),
     # Events
     "an event without type": (
         with_body(wire.EVENT, b"\0\0\0"),
@@ -753,6 +759,145 @@ def test_a_response_is_told_with_its_payload_untouched(opened: Connection) -> No
     response = raw_frame(wire.RESPONSE, TYPE_3 + ID + b"\x01cos\nabort\n(tR.")
     feed(opened, ANNOUNCED + response)
     assert news_of(opened) == [("responded", "helpers:Number", ID, b"\x01cos\nabort\n(tR.")]
+
+
+# -- Observers ------------------------------------------------------------------------------
+
+OBSERVER = hello(1, "observer", bytes(16), {"observe": True})
+
+
+@pytest.mark.parametrize("kind", [*wire.KIND_NAMES], ids=lambda kind: wire.KIND_NAMES[kind])
+def test_an_observer_may_say_little(kind: int) -> None:
+    connection = make_connection("server")
+    feed(connection, OBSERVER + SUBSCRIBED)
+    assert connection.observes
+    if kind in (wire.SUBSCRIBE, wire.ASK_STATS, wire.GOODBYE):
+        feed(connection, FRAMES[kind])
+        assert connection.state is (State.LEFT if kind == wire.GOODBYE else State.OPEN)
+        return
+    with pytest.raises(ProtocolError, match=REFUSED_TO_OBSERVERS.get(kind, "from an observer")):
+        feed(connection, FRAMES[kind])
+    assert connection.state is State.FAILED
+
+
+REFUSED_TO_OBSERVERS = {
+    wire.HELLO: "a HELLO frame came while open",
+    wire.REJECT: "a REJECT frame came while open",
+    # It cannot have announced the type.
+    wire.EVENT: "of a type that was not announced",
+    wire.REQUEST: "of a type that was not announced",
+    wire.RESPONSE: "of a type that was not announced",
+}
+
+
+def test_who_is_connected_to_does_not_only_observe() -> None:
+    client = make_connection("client", to="server")
+    with pytest.raises(ProtocolError, match=r"the accepting side says that it only observes"):
+        feed(client, OBSERVER)
+    assert client.state is State.FAILED
+    assert not news_of(client)
+
+
+class RecordingAudience:
+    """Remember what an observer sees."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[Any, ...]] = []
+
+    def answered(self, number: int, answer: dict[str, Any] | str) -> None:
+        self.seen.append(("answered", number, answer))
+
+    def tapped(self, inlet: Inlet, body: memoryview, elsewhere: int, here: int) -> None:
+        self.seen.append(("tapped", inlet.name, bytes(body), elsewhere, here))
+
+    def missed(self, count: int) -> None:
+        self.seen.append(("missed", count))
+
+
+@pytest.fixture
+def audience() -> RecordingAudience:
+    return RecordingAudience()
+
+
+@pytest.fixture
+def observing(audience: RecordingAudience) -> Connection:
+    """Return the end of an observer, which knows of one type."""
+    connection = make_connection("observer", to="peer", observe=True)
+    connection.audience = audience
+    feed(connection, HELLO + SUBSCRIBED + ANNOUNCED)
+    return connection
+
+
+def tapped(lost: int, elsewhere: int, here: int, inner: bytes = b"") -> bytes:
+    return raw_frame(wire.TAPPED, struct.pack("<III", lost, elsewhere, here) + inner)
+
+
+TAPPED_EVENT = bytes((wire.EVENT,)) + TYPE_3 + b"\0b\x05"
+TAPPED_REQUEST = bytes((wire.REQUEST,)) + TYPE_3 + ID
+TAPPED_RESPONSE = bytes((wire.RESPONSE,)) + TYPE_3 + ID + b"\x01whatever"
+
+
+def test_an_observer_asks_for_statistics_and_gets_them(
+    observing: Connection, audience: RecordingAudience
+) -> None:
+    said_by(observing)
+    observing.ask_stats(7)
+    said = said_by(observing)
+    assert [*frames_of(said)] == [(wire.ASK_STATS, (7,))]
+    server = make_connection("server")
+    feed(server, OBSERVER + SUBSCRIBED + said)
+    assert news_of(server)[-1] == ("asked", 7)
+    feed(observing, control_frame(wire.STATS, 7, {"name": "peer"}))
+    feed(observing, control_frame(wire.STATS, 8, "not now"))
+    assert audience.seen == [("answered", 7, {"name": "peer"}), ("answered", 8, "not now")]
+
+
+def test_an_observer_sees_events_and_what_it_missed(
+    observing: Connection, audience: RecordingAudience
+) -> None:
+    feed(observing, tapped(0, 1, 2, TAPPED_EVENT))
+    feed(observing, tapped(5, 1, 0, TAPPED_REQUEST))
+    feed(observing, tapped(0, 1, 0, TAPPED_RESPONSE))
+    feed(observing, tapped(2**32 - 1, 0, 0))
+    assert audience.seen == [
+        ("tapped", "helpers:Number", TAPPED_EVENT, 1, 2),
+        ("missed", 5),
+        ("tapped", "helpers:Number", TAPPED_REQUEST, 1, 0),
+        ("tapped", "helpers:Number", TAPPED_RESPONSE, 1, 0),
+        ("missed", 2**32 - 1),
+    ]
+    assert observing.state is State.OPEN
+
+
+BAD_SIGHTS = {
+    "no answer": (control_frame(wire.STATS, 1), "a STATS frame has elements of wrong types"),
+    "two answers": (control_frame(wire.STATS, 1, {}, {}), "a STATS frame has elements of wrong"),
+    "an answer to a text": (control_frame(wire.STATS, "1", {}), "a STATS frame has elements of"),
+    "an answer in a list": (
+        control_frame(wire.STATS, 1, []),
+        "a STATS frame has elements of wrong",
+    ),
+    "no counts": (raw_frame(wire.TAPPED, bytes(11)), "12 bytes is too short for a tapped event"),
+    "a tapped goodbye": (tapped(0, 1, 0, control_frame(wire.GOODBYE)[4:]), "holds no event"),
+    "a tapped tap": (tapped(0, 1, 0, tapped(0, 1, 0)[4:]), "a TAPPED frame holds no event"),
+    "a short event": (tapped(0, 1, 0, TAPPED_EVENT[:4]), "a TAPPED frame holds no event"),
+    "a short request": (tapped(0, 1, 0, TAPPED_REQUEST[:-1]), "a TAPPED frame holds no event"),
+    "an unknown type": (
+        tapped(0, 1, 0, bytes((wire.EVENT, 4, 0, 0, 0, 0))),
+        "a tapped event is of a type that was not announced",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_SIGHTS)
+def test_an_observer_is_not_shown_what_is_no_event_or_answer(
+    observing: Connection, audience: RecordingAudience, kind: str
+) -> None:
+    data, said = BAD_SIGHTS[kind]
+    with pytest.raises(ProtocolError, match=said):
+        feed(observing, data)
+    assert observing.state is State.FAILED
+    assert not audience.seen
 
 
 # -- Compression -----------------------------------------------------------------------------
