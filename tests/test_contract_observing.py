@@ -307,6 +307,30 @@ async def test_a_tap_shows_responses(bus: Bus) -> None:
             assert await Viewer(peer).next() == Tapped("RESPONSE", "Answer", (7,), 1, 0, 0)
 
 
+class Odd(Question):
+    """Ask for what is no class."""
+
+    def expected_response_type(self) -> Any:  # type: ignore[override]
+        return "Answer"
+
+
+async def test_a_request_that_fails_is_not_shown_and_leaves_nothing(bus: Bus) -> None:
+    async with (
+        bus.serve("server") as server,
+        raw_observer(server, "observer", ANYTHING) as peer,
+    ):
+        server.subscribe(Odd, lambda event: None)
+        odd = Odd(1)
+        with pytest.raises(TypeError, match=r"expects a response of 'Answer', which is no class"):
+            await server.request(odd)
+        assert not odd.is_bound
+        with pytest.raises(NoSubscribers):
+            await server.request(Question(1))
+        assert not server._router.pending
+        await server.broadcast(Number(1))
+        assert await Viewer(peer).next() == event("Number", 1)
+
+
 async def test_a_tap_within_an_endpoint_changes_nothing_for_it(bus: Bus) -> None:
     async with (
         bus.serve("server") as server,

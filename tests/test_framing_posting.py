@@ -252,6 +252,16 @@ def test_an_event_for_one_endpoint_is_routed_where_it_is_limited_or_unwanted(tab
     assert not table.frames()
 
 
+def test_a_tapped_event_or_response_for_one_endpoint_is_routed(table: Table) -> None:
+    table.table.topic(Event).tapped = True
+    for config in (BroadcastConfig("peer"), BroadcastConfig("peer", RequestID(ID))):
+        event = Event(a=1)
+        table.table.post(event, config)
+        assert table.routed.pop() == (event, config)
+        assert not event.is_bound
+    assert not table.frames()
+
+
 def test_only_who_gets_an_event_has_a_say_in_its_form(table: Table) -> None:
     strict = table.new_outlet("strict")
     strict.accepts_pickle = False
@@ -283,6 +293,10 @@ def test_a_table_that_no_endpoint_uses_routes_nothing(framing: ModuleType) -> No
     table = framing.EventTable("me", True, lambda topic: None)
     with pytest.raises(RuntimeError, match=r"no endpoint uses this table"):
         table.post(Event(a=1))
+    table.topic(Ask).tapped = True
+    with pytest.raises(RuntimeError, match=r"no endpoint uses this table"):
+        table.ask(Ask(1), None, True, print)
+    assert not table.requests
     assert table.where() is not table.home
     assert table.on_congested(()) == ()
     assert table.targets(None, None, True) == ((), ())
@@ -367,6 +381,27 @@ def test_a_request_may_stay_here(table: Table) -> None:
     assert consumer.events == [(ask, True)]
     assert state_of(ask)["_id"] == request.id
     assert request.names == ()
+
+
+def test_a_tapped_request_is_routed(table: Table) -> None:
+    asked: list[tuple[Any, ...]] = []
+
+    def route_request(*args: Any) -> str:
+        asked.append(args)
+        return "pending"
+
+    table.table.route_request = route_request
+    table.table.topic(Ask).tapped = True
+    ask, config = Ask(1), BroadcastConfig("peer")
+    assert table.table.ask(ask, config, True, print) == "pending"
+    assert asked == [(ask, config, True, print)]
+    assert not ask.is_bound
+    assert not table.frames()
+    assert not table.asked
+    assert not table.table.requests
+    table.table.topic(Ask).tapped = False
+    assert table.table.ask(ask, None, True, print).asked == (table.outlet,)
+    assert len(asked) == 1
 
 
 def test_a_request_that_fails_leaves_nothing(table: Table) -> None:
