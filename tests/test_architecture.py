@@ -190,9 +190,10 @@ def test_importing_lahja_loads_neither_trio_nor_anything_optional() -> None:
 def test_lahja_works_without_what_is_optional() -> None:
     run_python(
         "import sys\n"
-        "for name in ('trio', 'snappy', 'uvloop', 'anyio', 'typer', 'rich', 'inotify_simple'):\n"
+        "for name in ('trio', 'snappy', 'uvloop', 'anyio', 'typer', 'rich', 'inotify_simple',\n"
+        "             'opentelemetry', 'prometheus_client'):\n"
         "    sys.modules[name] = None\n"
-        "import lahja\n"
+        "import lahja, lahja.metrics, lahja.tracing\n"
         "assert not lahja.AsyncioEndpoint.has_snappy_support\n"
         "assert 'TrioEndpoint' not in lahja.__all__\n"
         "for use in (lambda: lahja.TrioEndpoint, lambda: __import__('lahja.trio')):\n"

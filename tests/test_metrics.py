@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
 import sys
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,6 +18,7 @@ import lahja
 from lahja import AsyncioEndpoint, EndpointStats
 from lahja.api import EndpointAPI
 from lahja.metrics import OpenTelemetryInstruments, PrometheusCollector
+from lahja.tracing import context_of, handling
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -148,27 +148,35 @@ def test_two_collectors_do_not_fit_into_one_registry() -> None:
         registry.register(PrometheusCollector(fixed()))
 
 
-@pytest.mark.parametrize(
-    ("module", "use", "extra"),
-    [
-        ("prometheus_client", "metrics.PrometheusCollector()", "prometheus"),
-        ("opentelemetry", "metrics.OpenTelemetryInstruments()", "opentelemetry"),
-        ("opentelemetry", "tracing.context_of(lahja.BaseEvent())", "opentelemetry"),
-        ("opentelemetry", "tracing.handling(lahja.BaseEvent()).__enter__()", "opentelemetry"),
-    ],
-)
-def test_what_is_not_installed_is_named(module: str, use: str, extra: str) -> None:
-    program = (
-        f"import sys; sys.modules[{module!r}] = None\n"
-        "import lahja; from lahja import metrics, tracing\n"
-        f"try: {use}\n"
-        "except lahja.MissingExtra as error: print(error)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env={"PYTHONPATH": str(Path(lahja.__file__).parents[1])},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert f"needs an optional package: pip install 'lahja[{extra}]'" in done.stdout
+def test_without_a_meter_the_one_of_the_program_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader])  # as if it were set; it could never be removed again
+    monkeypatch.setattr("opentelemetry.metrics.get_meter", provider.get_meter)
+    OpenTelemetryInstruments(fixed())
+    data = reader.get_metrics_data()
+    assert data is not None
+    provider.shutdown()
+    (scope,) = data.resource_metrics[0].scope_metrics
+    assert (scope.scope.name, scope.scope.version) == ("lahja", lahja.__version__)
+    assert "lahja.peers" in {metric.name for metric in scope.metrics}
+
+
+USES: dict[str, tuple[str, Callable[[], object]]] = {
+    "prometheus": ("prometheus_client", PrometheusCollector),
+    "opentelemetry, metrics": ("opentelemetry", OpenTelemetryInstruments),
+    "opentelemetry, context": ("opentelemetry", lambda: context_of(lahja.BaseEvent())),
+    "opentelemetry, handling": (
+        "opentelemetry",
+        lambda: handling(lahja.BaseEvent()).__enter__(),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", USES)
+def test_what_is_not_installed_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, use = USES[name]
+    monkeypatch.setitem(sys.modules, module, None)
+    extra = name.partition(",")[0]
+    with pytest.raises(lahja.MissingExtra) as caught:
+        use()
+    assert f"needs an optional package: pip install 'lahja[{extra}]'" in str(caught.value)
