@@ -499,6 +499,19 @@ async def test_a_timeout_says_how_those_are_that_were_asked(bus: Bus) -> None:
     assert str(error).endswith("; ".join(error.details))
 
 
+async def test_a_timeout_does_not_list_everybody(bus: Bus) -> None:
+    async with bus.serve("server") as server, AsyncExitStack() as peers:
+        names = [f"{number:02}" + "x" * 1000 for number in range(13)]
+        for name in names:
+            await peers.enter_async_context(raw_peer(server, name, {Question: None}))
+        with pytest.raises(RequestTimeout) as caught:
+            await server.request(Question(1), timeout=0.05)
+        *details, rest = caught.value.details
+        assert rest == "and 3 more"
+        shown = [detail.partition(" ")[0] for detail in details]
+        assert shown == [f"{name[:100]}…" for name in names[:10]]
+
+
 async def test_no_subscribers_says_who_is_there_and_what_they_want(bus: Bus) -> None:
     other = type("Question", (Number,), {"__module__": "elsewhere"})
     async with bus.serve("server") as server:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -402,13 +402,22 @@ async def test_handlers_of_before_and_after_the_start_are_called_alike(
         assert all(name.endswith("<lambda>") for name in names)
 
 
-@pytest.mark.anyio
-async def test_a_handler_that_is_stopped_before_it_began_leaves_nothing(
-    bus: Bus, traces: Traces
-) -> None:
-    async def never(event: Number) -> None:
+async def never(event: Number) -> None:
+    raise AssertionError
+
+
+class Later:
+    """Be awaitable and no coroutine: there is nothing to close."""
+
+    def __await__(self) -> Iterator[None]:
         raise AssertionError
 
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("never", [never, lambda event: Later()], ids=["coroutine", "awaitable"])
+async def test_a_handler_that_is_stopped_before_it_began_leaves_nothing(
+    bus: Bus, traces: Traces, never: Callable[[Number], Any]
+) -> None:
     async with bus.run() as endpoint:
         subscription = endpoint.subscribe(Number, never)
         handler = next(iter(endpoint._handlers))
@@ -418,6 +427,45 @@ async def test_a_handler_that_is_stopped_before_it_began_leaves_nothing(
         await until(lambda: handler._unstarted is not None)
         subscription.unsubscribe()
         assert handler._unstarted is None
+
+
+class _Ask:
+    """Yield a question to whoever drives the coroutine, and be its answer."""
+
+    def __await__(self) -> Generator[str, Any, Any]:
+        return (yield "question")
+
+
+@pytest.mark.anyio
+async def test_what_a_handler_leaves_is_a_coroutine_within_the_trace(
+    bus: Bus, traces: Traces
+) -> None:
+    seen: list[int] = []
+
+    async def ask(event: Number) -> Any:
+        seen.append(current())
+        return await _Ask()
+
+    async with bus.run() as endpoint:
+        stream = endpoint.stream(Number)
+        with traces.tracer.start_as_current_span("outer"):
+            wanted = current()
+            await endpoint.broadcast(Number(1))
+        number = await anext(stream)
+        assert endpoint._tracing is not None
+        call = endpoint._tracing.call
+        answered, failed = call(ask, number), call(ask, number)
+        assert not seen
+        assert answered.send(None) == "question"
+        with pytest.raises(StopIteration) as stopped:
+            answered.send("answer")
+        assert stopped.value.value == "answer"
+        assert current() == 0
+        assert failed.send(None) == "question"
+        with pytest.raises(ZeroDivisionError):
+            failed.throw(ZeroDivisionError())
+        assert current() == 0
+        assert seen == [wanted, wanted]
 
 
 class _Lazy:
