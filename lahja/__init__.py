@@ -37,11 +37,11 @@ from .exceptions import (
     WaitTimeout,
 )
 from .membership import MembershipChange, MembershipReason
-from .stats import EndpointStats
 from .streams import Membership, Stream
 from .version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from .stats import EndpointStats as EndpointStats
     from .trio import TrioEndpoint as TrioEndpoint
 
 __all__ = [
@@ -77,9 +77,18 @@ if _find_spec("trio") is not None:  # a star import takes only what is there
 
 
 def __getattr__(name: str) -> Any:
-    """Load the trio endpoint on first use, so that nobody else waits for trio."""
+    """Load what takes long, and few need at once, on first use."""
     if name == "TrioEndpoint":
         from .trio import TrioEndpoint
 
         return TrioEndpoint
+    if name == "EndpointStats":
+        from .stats import EndpointStats
+
+        return EndpointStats
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Return the names of what is there, and of what would be loaded."""
+    return sorted({*globals(), *__all__})

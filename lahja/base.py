@@ -18,7 +18,7 @@ from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any, ClassVar, Final, NoReturn, Self, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, Self, Unpack
 
 from . import wire
 from .api import EndpointAPI, TResponse, TStreamEvent, TSubscribeEvent, TWaitForEvent
@@ -30,23 +30,25 @@ from .common import (
     ConnectionConfig,
     Subscription,
 )
-from .compression import HAS_SNAPPY
-from .directory import BusDirectory
+from .compression import SnappySupport
+from .counting import Life
 from .exceptions import LifecycleError, RequestTimeout, WaitTimeout
 from .flow import Gate
 from .framing import Mailbox
 from .handlers import Handler
-from .joining import Joining
 from .membership import MembershipChange, MembershipReason
 from .names import name_of
 from .peering import Peering
 from .routing import Router, Watcher
 from .sockets import check_platform
-from .stats import EndpointStats
 from .streams import Feed, Membership, Overflow, Stream, Waiter, make_mailbox, subscribe_mailbox
-from .survey import Life, survey
 from .tracing import Tracing, active_tracer
-from .typing import EndpointOptions, HasFileno
+
+if TYPE_CHECKING:
+    from .directory import BusDirectory
+    from .joining import Joining
+    from .stats import EndpointStats
+    from .typing import EndpointOptions, HasFileno
 
 __all__ = [
     "BaseEndpoint",
@@ -77,7 +79,7 @@ class BaseEndpoint(EndpointAPI):
     :raise ValueError: where an option makes no sense
     """
 
-    has_snappy_support: ClassVar[bool] = HAS_SNAPPY
+    has_snappy_support: ClassVar[bool] = SnappySupport()  # type: ignore[assignment]
     """Whether python-snappy is installed, so that large events are sent compressed."""
 
     logger: logging.Logger = logging.getLogger("lahja.endpoint.Endpoint")
@@ -266,6 +268,8 @@ class BaseEndpoint(EndpointAPI):
         return self._peering.path
 
     def stats(self) -> EndpointStats:
+        from .survey import survey  # not at the top: its dataclasses take milliseconds to define
+
         return survey(self._router, self._peering, self._life, self.backend)
 
     async def wait_started(self) -> None:
@@ -298,6 +302,8 @@ class BaseEndpoint(EndpointAPI):
         app: str | None = None,
         **options: Unpack[EndpointOptions],
     ) -> AbstractAsyncContextManager[Self]:
+        from .directory import BusDirectory
+
         endpoint = cls(name, **options)
         check_platform(f"join as {name!r}")
         where = BusDirectory(directory, app)
@@ -306,6 +312,8 @@ class BaseEndpoint(EndpointAPI):
 
     @asynccontextmanager
     async def _join(self, directory: BusDirectory) -> AsyncIterator[Self]:
+        from .joining import Joining  # not at the top, as few join, and most import this
+
         async with self.run():
             self._joining = Joining(self, self._router, self._peering, directory)
             self._joining.begin()

@@ -9,6 +9,8 @@ how many of its events pass by before the next attempt.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -18,25 +20,38 @@ from .exceptions import DecodeError, FrameTooLarge
 if TYPE_CHECKING:
     from .framing import Shape
 
-_snappy: Any
-try:
-    _snappy = import_module("snappy")
-except ImportError:  # the extra is not installed, or its own dependency is not
-    _snappy = None
-
-__all__ = ["HAS_SNAPPY", "Compressor", "uncompress"]
-
-HAS_SNAPPY = _snappy is not None
-"""Whether python-snappy is installed."""
+__all__ = ["Compressor", "SnappySupport", "has_snappy", "uncompress"]
 
 _MOST_PASSED_BY = 1 << 10
 _MOST_PER_BYTE = 22  # three bytes become 64 at best
+
+
+@cache
+def _snappy() -> Any:
+    """Return python-snappy, which the first endpoint imports; None where it is not there."""
+    try:
+        return import_module("snappy")
+    except ImportError:  # the extra is not installed, or its own dependency is not
+        return None
+
+
+def has_snappy() -> bool:
+    """Return whether python-snappy is installed."""
+    return _snappy() is not None
+
+
+class SnappySupport:
+    """Be a class attribute that tells, when it is looked at, whether python-snappy is installed."""
+
+    def __get__(self, instance: object, owner: type | None = None) -> bool:
+        return has_snappy()
 
 
 class Compressor:
     """Compress the frames that are worth it."""
 
     def __init__(self) -> None:
+        self._compress: Callable[[bytes], bytes] = _snappy().compress
         self._passes: dict[int, int] = {}  # by type id: events that go without an attempt
 
     def __call__(self, shape: Shape, frame: bytes) -> bytes | None:
@@ -45,7 +60,7 @@ class Compressor:
         if passes:
             self._passes[shape.type_id] = passes - 1
             return None
-        packed: bytes = _snappy.compress(frame[wire.LENGTH_SIZE :])
+        packed = self._compress(frame[wire.LENGTH_SIZE :])
         if len(packed) + 1 < (len(frame) - wire.LENGTH_SIZE) * 7 // 8:
             shape.reluctance = 0
             return struct.pack("<IB", len(packed) + 1, wire.COMPRESSED) + packed
@@ -75,7 +90,7 @@ def uncompress(data: bytes | memoryview, limit: int) -> bytes:
     if size > _MOST_PER_BYTE * len(data):
         raise DecodeError(f"{len(data)} compressed bytes cannot become {size}")
     try:
-        body: bytes = _snappy.uncompress(bytes(data))
+        body: bytes = _snappy().uncompress(bytes(data))
     except Exception as error:  # cramjam's own exception types differ from version to version
         raise DecodeError(f"a compressed frame cannot be uncompressed: {error}") from error
     if len(body) != size or not body:

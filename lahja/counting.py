@@ -1,8 +1,8 @@
 """
 What is counted while an endpoint runs, besides what the framing counts by itself.
 
-Nothing here knows a clock: whoever makes a :class:`Stopwatch` brings one. What is kept is bounded,
-however long an endpoint runs and whatever its peers do.
+Nothing here knows a clock: whoever makes a :class:`Life` or a :class:`Stopwatch` brings one. What
+is kept is bounded, however long an endpoint runs and whatever its peers do.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable
 __all__ = [
     "LARGE_BATCH",
     "LATENCIES_KEPT",
+    "Life",
     "SAMPLE_SECONDS",
     "NameCounter",
     "RequestLog",
@@ -35,6 +36,42 @@ _OTHER_NAMES = "(others)"
 
 def _no_time() -> float:
     return 0.0
+
+
+class Life:
+    """
+    Know whether an endpoint runs, and for how long it has.
+
+    :param clock: returns the time in seconds
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._begun: float | None = None
+        self._ended: float | None = None
+
+    def begin(self) -> None:
+        """Take note that it runs from now on."""
+        self._begun = self._clock()
+
+    def end(self) -> None:
+        """Take note that it has stopped, where it ran; more than once is the same as once."""
+        if self._begun is not None and self._ended is None:
+            self._ended = self._clock()
+
+    @property
+    def state(self) -> str:
+        """What it does: ``"new"``, ``"running"`` or ``"stopped"``."""
+        if self._begun is None:
+            return "new"
+        return "running" if self._ended is None else "stopped"
+
+    @property
+    def uptime(self) -> float:
+        """Seconds for which it has run."""
+        if self._begun is None:
+            return 0.0
+        return (self._clock() if self._ended is None else self._ended) - self._begun
 
 
 class Stopwatch:

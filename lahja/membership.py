@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["MembershipChange", "MembershipReason"]
 
@@ -33,8 +33,7 @@ class MembershipReason(enum.Enum):
 _ARRIVALS = (MembershipReason.PRESENT, MembershipReason.CONNECTED)
 
 
-@dataclass(frozen=True, slots=True)
-class MembershipChange:
+class MembershipChange(NamedTuple):
     """
     Tell that another endpoint is connected from now on, or that it is no more.
 

@@ -14,14 +14,16 @@ import functools
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import wire
 from .exceptions import ProtocolError
 from .flow import Gate
 from .framing import EventTable, Outlet, Shape, Topic, encode_value
 from .protocol import Connection, Rejection, control_frame
-from .stats import EndpointStats
+
+if TYPE_CHECKING:
+    from .stats import EndpointStats
 
 __all__ = ["ANSWERS_PER_SECOND", "MOST_OBSERVERS", "TAP_EVENT_SIZE", "TAP_QUEUE_SIZE", "Observers"]
 

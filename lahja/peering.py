@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from . import wire
 from .channels import Channel, ChannelOwner, MakeConnection
@@ -46,7 +46,9 @@ from .sockets import (
     peer_user,
 )
 from .streams import Waiter
-from .typing import HasFileno
+
+if TYPE_CHECKING:
+    from .typing import HasFileno
 
 __all__ = ["EventLoop", "Peering"]
 

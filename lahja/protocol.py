@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from . import wire
-from .compression import HAS_SNAPPY, uncompress
+from .compression import has_snappy, uncompress
 from .exceptions import DecodeError, ProtocolError
 from .framing import Inlet, Outlet, Reader, decode_value, encode_value
 from .layouts import BINDING
@@ -376,7 +376,7 @@ class Connection:
             self.reader.loads = None
         self.outlet.limit = min(options.get("max_frame_size", wire.MAX_FRAME_SIZE), wire.MAX_LENGTH)
         self.outlet.accepts_pickle = options.get("pickle", True)
-        self.outlet.compress = HAS_SNAPPY and "snappy" in options.get("compression", ())
+        self.outlet.compress = "snappy" in options.get("compression", ()) and has_snappy()
 
     def _on_reject(self, body: memoryview | bytes) -> None:
         code, reason = _typed(body, str, str)
@@ -451,7 +451,7 @@ class Connection:
         inlets[type_id] = Inlet(type_id, name, layout, fields)
 
     def _on_compressed(self, body: memoryview | bytes) -> None:
-        if not HAS_SNAPPY:
+        if not has_snappy():
             raise ProtocolError("a frame is compressed, which this endpoint did not offer")
         inner = uncompress(body[1:], self._limit)
         if inner[0] == wire.COMPRESSED:

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from . import wire
 from .common import BaseEvent, BroadcastConfig, already_bound
-from .compression import HAS_SNAPPY, Compressor
+from .compression import Compressor, has_snappy
 from .counting import NameCounter, RequestLog, Stopwatch
 from .exceptions import (
     DecodeError,
@@ -93,10 +93,11 @@ class Router:
         self.observed_by = Observers(
             self.table, lambda: self.stopwatch.clock(), self._limit, self.gates
         )
-        if HAS_SNAPPY:
+        compresses = has_snappy()
+        if compresses:
             self.table.compressor = Compressor()
         options = {
-            "compression": ("snappy",) if HAS_SNAPPY else (),
+            "compression": ("snappy",) if compresses else (),
             "pickle": allow_pickle,
             "max_frame_size": max_frame_size,
             "main": main_module_name(),

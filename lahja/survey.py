@@ -10,10 +10,9 @@ import functools
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
-from .counting import percentile
+from .counting import Life, percentile
 from .framing import IMPLEMENTATION
 from .handlers import Handler
 from .peering import Peering
@@ -22,43 +21,7 @@ from .routing import Router
 from .stats import EndpointStats, PeerStats, RequestStats, SubscriptionStats, TypeStats
 from .version import __version__
 
-__all__ = ["Life", "survey"]
-
-
-class Life:
-    """
-    Know whether an endpoint runs, and for how long it has.
-
-    :param clock: returns the time in seconds
-    """
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._begun: float | None = None
-        self._ended: float | None = None
-
-    def begin(self) -> None:
-        """Take note that it runs from now on."""
-        self._begun = self._clock()
-
-    def end(self) -> None:
-        """Take note that it has stopped, where it ran; more than once is the same as once."""
-        if self._begun is not None and self._ended is None:
-            self._ended = self._clock()
-
-    @property
-    def state(self) -> str:
-        """What it does: ``"new"``, ``"running"`` or ``"stopped"``."""
-        if self._begun is None:
-            return "new"
-        return "running" if self._ended is None else "stopped"
-
-    @property
-    def uptime(self) -> float:
-        """Seconds for which it has run."""
-        if self._begun is None:
-            return 0.0
-        return (self._clock() if self._ended is None else self._ended) - self._begun
+__all__ = ["survey"]
 
 
 def survey(router: Router, peering: Peering, life: Life, backend: str) -> EndpointStats:

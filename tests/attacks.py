@@ -41,7 +41,7 @@ from helpers import (
 
 from lahja import BaseEvent, wire
 from lahja.base import BaseEndpoint
-from lahja.compression import HAS_SNAPPY
+from lahja.compression import has_snappy
 from lahja.framing import Shape, encode_value
 from lahja.names import name_of
 from lahja.protocol import control_frame
@@ -287,7 +287,7 @@ PEERS: dict[str, tuple[bytes, str]] = {
         "CREDIT frame of 5000011 bytes is over the limit of 4194304",
     ),
 }
-if HAS_SNAPPY:
+if has_snappy():
     snappy: Any = importlib.import_module("snappy")
 
     PEERS |= {

@@ -187,6 +187,37 @@ def test_importing_lahja_loads_neither_trio_nor_anything_optional() -> None:
     )
 
 
+def test_what_takes_long_to_import_is_loaded_when_it_is_needed() -> None:
+    run_python(
+        "import sys, asyncio\n"
+        "before = set(sys.modules)\n"
+        "import lahja\n"
+        "slow = {'lahja.stats', 'lahja.survey', 'lahja.joining', 'lahja.directory'}\n"
+        "slow |= {'lahja.typing', 'dataclasses', 'snappy', 'cramjam', 'tempfile', 'uuid'}\n"
+        "slow |= {'inspect', 'multiprocessing', 'random', 'json', 'importlib.metadata'}\n"
+        "slow -= before\n"
+        "assert not slow & set(sys.modules), slow & set(sys.modules)\n"
+        "assert {*lahja.__all__, '__version__'} <= {*dir(lahja)}\n"
+        "assert lahja.EndpointStats is sys.modules['lahja.stats'].EndpointStats\n"
+        "assert isinstance(lahja.AsyncioEndpoint('a').stats(), lahja.EndpointStats)\n"
+        "star = {}\n"
+        "exec('from lahja import *', star)\n"
+        "assert {*lahja.__all__} <= {*star}\n"
+    )
+
+
+def test_snappy_is_imported_by_the_first_endpoint() -> None:
+    run_python(
+        "import sys, types, lahja\n"
+        "assert 'snappy' not in sys.modules\n"
+        "snappy = sys.modules['snappy'] = types.ModuleType('snappy')\n"
+        "snappy.compress = snappy.uncompress = None\n"
+        "options = lahja.AsyncioEndpoint('a')._router.hello.options\n"
+        "assert options['compression'] == ('snappy',), options\n"
+        "assert lahja.AsyncioEndpoint.has_snappy_support is True\n"
+    )
+
+
 def test_lahja_works_without_what_is_optional() -> None:
     run_python(
         "import sys\n"

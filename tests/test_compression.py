@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 import lahja.compression
 from lahja import wire
-from lahja.compression import HAS_SNAPPY, Compressor, uncompress
+from lahja.compression import Compressor, has_snappy, uncompress
 from lahja.exceptions import DecodeError, FrameTooLarge
 from lahja.framing import Shape
 
-needs_snappy = pytest.mark.skipif(not HAS_SNAPPY, reason="python-snappy is not installed")
+needs_snappy = pytest.mark.skipif(not has_snappy(), reason="python-snappy is not installed")
 
 COMPRESSIBLE = b"abcdefgh" * 1000
 NOISE = random.Random(1).randbytes(8000)
@@ -167,4 +167,4 @@ def test_without_snappy_everything_else_works(monkeypatch: pytest.MonkeyPatch) -
     module: Any = importlib.util.module_from_spec(spec)
     assert isinstance(module, ModuleType)
     spec.loader.exec_module(module)
-    assert module.HAS_SNAPPY is False
+    assert module.has_snappy() is False

@@ -7,7 +7,6 @@ Endpoints that joined and endpoints that were connected explicitly are the same 
 from __future__ import annotations
 
 import copy
-import dataclasses
 import gc
 import pickle
 from collections.abc import AsyncIterator
@@ -202,7 +201,7 @@ def test_a_change_is_a_value() -> None:
     change = MembershipChange("db", MembershipReason.GOODBYE)
     assert change == MembershipChange(name="db", reason=MembershipReason.GOODBYE, detail="")
     assert len({change, copy.copy(change), pickle.loads(pickle.dumps(change))}) == 1
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(AttributeError):
         change.name = "other"  # type: ignore[misc]
     assert [reason for reason in MembershipReason if MembershipChange("db", reason).joined] == [
         MembershipReason.PRESENT,

@@ -55,11 +55,11 @@ from helpers import (
 from proxy import Link, Side
 
 from lahja import BaseEvent, EncodeError, Stream, wire
-from lahja.compression import HAS_SNAPPY
+from lahja.compression import has_snappy
 from lahja.framing import encode_value
 from lahja.protocol import control_frame
 
-if HAS_SNAPPY:
+if has_snappy():
     snappy: Any = importlib.import_module("snappy")
 
 
@@ -280,7 +280,7 @@ def test_memory_is_bounded_by_what_was_sent(attack: bytes, line: str) -> None:
     assert line in str(side.error) or any(line in text for text in side.lines)
 
 
-@pytest.mark.skipif(not HAS_SNAPPY, reason="needs the extra snappy")
+@pytest.mark.skipif(not has_snappy(), reason="needs the extra snappy")
 def test_a_compressed_frame_costs_its_real_size() -> None:
     """Snappy makes three bytes of 64 at best; what claims more is refused before it is unpacked."""
     side = established(max_frame_size=2_000_000)

@@ -22,7 +22,7 @@ from helpers import Number, Text, raw_frame
 import lahja.protocol
 from lahja import wire
 from lahja.common import BaseEvent
-from lahja.compression import HAS_SNAPPY
+from lahja.compression import has_snappy
 from lahja.exceptions import DecodeError, FrameTooLarge, ProtocolError, TruncatedFrame
 from lahja.framing import EventTable, Inlet, Topic, decode_value
 from lahja.names import main_module_name, name_of
@@ -302,7 +302,7 @@ def test_both_ends_do_what_the_other_one_can() -> None:
     connection = make_connection("server", pickle=False)
     options = {"compression": ("lz4", "snappy"), "max_frame_size": 5000, "pickle": False}
     feed(connection, hello(1, "peer", bytes(16), options))
-    assert connection.outlet.compress is HAS_SNAPPY
+    assert connection.outlet.compress is has_snappy()
     assert connection.outlet.limit == 5000
     assert connection.outlet.accepts_pickle is False
     assert connection.outlet.name == connection.reader.origin == "peer"
@@ -952,7 +952,7 @@ def test_a_compressed_frame_of_the_wrong_kind_is_an_error(
 def test_without_snappy_a_compressed_frame_is_an_error(
     opened: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lahja.protocol, "HAS_SNAPPY", False)
+    monkeypatch.setattr(lahja.protocol, "has_snappy", lambda: False)
     with pytest.raises(ProtocolError, match=r"which this endpoint did not offer"):
         feed(opened, raw_frame(wire.COMPRESSED, b"\x01\0\0"))
 

@@ -9,12 +9,14 @@ import socket
 from asyncio import _get_running_loop as running_loop
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
-from typing import Any, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from ..base import BaseEndpoint
 from ..channels import Channel, ChannelOwner, MakeConnection
-from ..typing import EndpointOptions, HasFileno
 from .connection import AsyncioChannel, AsyncioWaiter
+
+if TYPE_CHECKING:
+    from ..typing import EndpointOptions, HasFileno
 
 __all__ = ["AsyncioEndpoint", "TFunc"]
 

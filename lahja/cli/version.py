@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 from rich.table import Table
 
-from ..compression import HAS_SNAPPY
+from ..compression import has_snappy
 from ..framing import IMPLEMENTATION
 from ..version import __version__
 
@@ -29,7 +29,7 @@ def describe_version() -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_row("[bold]lahja[/]", f"[bold]{__version__}[/]")
     table.add_row("framing", IMPLEMENTATION)
-    table.add_row("snappy", _optional("python-snappy", "snappy", HAS_SNAPPY))
+    table.add_row("snappy", _optional("python-snappy", "snappy", has_snappy()))
     for extra, (module, distribution) in _OPTIONAL.items():
         table.add_row(extra, _optional(distribution, extra, find_spec(module) is not None))
     table.add_row("python", f"{platform.python_version()} ({platform.python_implementation()})")

@@ -7,15 +7,17 @@ import socket
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import trio
 
 from ..api import TResponse, TStreamEvent, TSubscribeEvent
 from ..base import BaseEndpoint
 from ..channels import Channel, ChannelOwner, MakeConnection
-from ..typing import EndpointOptions, HasFileno
 from .connection import TrioChannel, TrioWaiter
+
+if TYPE_CHECKING:
+    from ..typing import EndpointOptions, HasFileno
 
 __all__ = ["TrioEndpoint"]
 

@@ -17,7 +17,7 @@ from unittest import mock
 from proxy import Side, ended_well
 
 from lahja import BaseEvent, BaseRequestResponseEvent, protocol, wire
-from lahja.compression import HAS_SNAPPY, _snappy
+from lahja.compression import _snappy, has_snappy
 from lahja.exceptions import EncodeError, LahjaError
 from lahja.framing import Shape, encode_value
 from lahja.names import name_of
@@ -137,9 +137,9 @@ def said_frame(program: Program, side: Side) -> bytes:
         if program.byte() & 1:
             return control_frame(wire.ASK_STATS, program.pick([1, 0, -1, 1 << 40, ""]))
         return control_frame(wire.GOODBYE)
-    if step == 10 and HAS_SNAPPY:
+    if step == 10 and has_snappy():
         inner = program.bytes()
-        return frame(wire.COMPRESSED, bytes(_snappy.compress(inner)) if inner else b"\0")
+        return frame(wire.COMPRESSED, bytes(_snappy().compress(inner)) if inner else b"\0")
     return frame(program.byte() & 15, program.bytes())
 
 

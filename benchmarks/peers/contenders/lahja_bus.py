@@ -93,23 +93,22 @@ class Finish(WarmedUp):
 def about(node: Node) -> dict[str, Any]:
     """Return which lahja this process runs."""
     if hasattr(lahja, "LahjaError"):
-        from lahja.compression import HAS_SNAPPY
         from lahja.framing import IMPLEMENTATION
 
         versions = {"lahja": lahja.__version__}
         implementation = IMPLEMENTATION
     else:
-        HAS_SNAPPY = AsyncioEndpoint.has_snappy_support
         implementation = "upstream"
         versions = {"lahja": metadata.version("lahja")}
     if node.backend != "asyncio":
         versions[node.backend] = metadata.version(node.backend)
-    if HAS_SNAPPY:
+    has_snappy: bool = AsyncioEndpoint.has_snappy_support
+    if has_snappy:
         versions["python-snappy"] = metadata.version("python-snappy")
     return {
         "python": platform.python_version(),
         "implementation": implementation,
-        "snappy": HAS_SNAPPY,
+        "snappy": has_snappy,
         "versions": versions,
     }
 
