@@ -1,5 +1,5 @@
 """
-What is counted: framing, filter and codec, each on a fixed input and with nothing around it.
+What is counted, and timed: framing, filter and codec, on fixed inputs, with nothing around them.
 
 A case is made by a function, which returns two others: one that prepares what so many rounds take,
 and one that runs them, whose instructions count. This module uses nothing random, and no clock,
@@ -13,11 +13,13 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
+from types import ModuleType
 from typing import Any
 
-from lahja import BaseEvent, BaseRequestResponseEvent, framing, wire
+import lahja.framing
+from lahja import BaseEvent, BaseRequestResponseEvent, wire
 
-__all__ = ["CASES", "Case"]
+__all__ = ["CASES", "Case", "cases"]
 
 Case = tuple[Callable[[int], Any], Callable[[Any], object]]
 """What prepares so many rounds, and what runs the rounds that were prepared."""
@@ -70,7 +72,7 @@ def _fail(*_: object) -> None:
 # -- Codec -----------------------------------------------------------------------------------
 
 
-def _encode_value(value: Any) -> Case:
+def _encode_value(framing: ModuleType, value: Any) -> Case:
     def run(rounds: Iterable[None]) -> None:
         encode = framing.encode_value
         for _ in rounds:
@@ -79,7 +81,7 @@ def _encode_value(value: Any) -> Case:
     return _rounds, run
 
 
-def _decode_value(value: Any) -> Case:
+def _decode_value(framing: ModuleType, value: Any) -> Case:
     data = framing.encode_value(value)
 
     def run(rounds: Iterable[None]) -> None:
@@ -93,21 +95,21 @@ def _decode_value(value: Any) -> Case:
 # -- Sending ---------------------------------------------------------------------------------
 
 
-def _table(receivers: int = 1) -> tuple[framing.EventTable, list[framing.Outlet]]:
+def _table(framing: ModuleType, receivers: int = 1) -> tuple[Any, list[Any]]:
     """Return what broadcasts, and the outlets of those who want all that is broadcast."""
     outlets = [framing.Outlet(lambda: None, 2**40) for _ in range(receivers)]
     for outlet in outlets:
         outlet.threshold = 2**40
 
-    def on_topic(topic: framing.Topic) -> None:
+    def on_topic(topic: Any) -> None:
         topic.outlets = tuple(outlets)
 
     return framing.EventTable("sender", True, on_topic), outlets
 
 
-def _send(value: Any, receivers: int = 1, types: int = 0) -> Case:
+def _send(framing: ModuleType, value: Any, receivers: int = 1, types: int = 0) -> Case:
     """Broadcast events, which includes that all outlets are emptied now and then."""
-    table, outlets = _table(receivers)
+    table, outlets = _table(framing, receivers)
     for number in range(types):
         table.topic(type(f"Other{number}", (Event,), {}))
 
@@ -122,9 +124,9 @@ def _send(value: Any, receivers: int = 1, types: int = 0) -> Case:
     return _events(value), run
 
 
-def _post() -> Case:
+def _post(framing: ModuleType) -> Case:
     """Broadcast as an endpoint does it, by the one call that its method makes."""
-    table, (outlet,) = _table()
+    table, (outlet,) = _table(framing)
     home = object()
     table.home, table.where = home, lambda: home
 
@@ -138,9 +140,9 @@ def _post() -> Case:
     return _events(VALUES["100 bytes"]), run
 
 
-def _deliver_here(consumers: int) -> Case:
+def _deliver_here(framing: ModuleType, consumers: int) -> Case:
     """Broadcast to streams of the same endpoint."""
-    table, _ = _table(0)
+    table, _ = _table(framing, 0)
     mailboxes = [framing.Mailbox() for _ in range(consumers)]
     table.topic(Event).consumers = tuple(mailboxes)
 
@@ -167,8 +169,8 @@ class _Handler:
 class _Link:
     """Be a reader, and events of which each batch is the same bytes."""
 
-    def __init__(self, value: Any, batch: int = BATCH) -> None:
-        table, (outlet,) = _table()
+    def __init__(self, framing: ModuleType, value: Any, batch: int = BATCH) -> None:
+        table, (outlet,) = _table(framing)
         for event in _events(value)(batch):
             table.publish(event)
         announcement, *frames = outlet.take()
@@ -193,11 +195,14 @@ class _Link:
             at += len(part)
 
 
-def _receive(value: Any, most: int = 1 << 30, batch: int = BATCH) -> Case:
+def _receive(framing: ModuleType, value: Any, most: int = 1 << 30, batch: int = BATCH) -> Case:
     """Decode events into the mailbox of a stream."""
-    link = _Link(value, batch)
+    link = _Link(framing, value, batch)
     mailbox = framing.Mailbox()
     link.topic.consumers = (mailbox,)
+    link.receive(most)
+    assert [event.value for event in mailbox.events] == [value] * batch
+    mailbox.events.clear()
 
     def run(batches: Iterable[None]) -> None:
         for _ in batches:
@@ -207,9 +212,9 @@ def _receive(value: Any, most: int = 1 << 30, batch: int = BATCH) -> Case:
     return _rounds, run
 
 
-def _receive_for_nobody() -> Case:
+def _receive_for_nobody(framing: ModuleType) -> Case:
     """Drop events that nobody wants any more, undecoded."""
-    link = _Link(VALUES["100 bytes"])
+    link = _Link(framing, VALUES["100 bytes"])
 
     def run(batches: Iterable[None]) -> None:
         for _ in batches:
@@ -218,8 +223,8 @@ def _receive_for_nobody() -> Case:
     return _rounds, run
 
 
-def _receive_by_handlers(count: int) -> Case:
-    link = _Link(VALUES["100 bytes"])
+def _receive_by_handlers(framing: ModuleType, count: int) -> Case:
+    link = _Link(framing, VALUES["100 bytes"])
     link.topic.consumers = tuple(_Handler() for _ in range(count))
 
     def run(batches: Iterable[None]) -> None:
@@ -229,14 +234,17 @@ def _receive_by_handlers(count: int) -> Case:
     return _rounds, run
 
 
-class _Iterator(framing.EventIterator):
-    """Be a stream without an endpoint, which ends where nothing waits."""
+def _iterator(framing: ModuleType, mailbox: Any) -> Any:
+    """Return a stream without an endpoint, which ends where nothing waits."""
 
-    async def go_on(self) -> Any:
-        raise StopAsyncIteration
+    class Iterator(framing.EventIterator):  # type: ignore[misc, name-defined]
+        async def go_on(self) -> Any:
+            raise StopAsyncIteration
 
-    def close(self) -> None:
-        pass
+        def close(self) -> None:
+            pass
+
+    return Iterator(mailbox, -1)
 
 
 def _finish(coroutine: Coroutine[Any, Any, None]) -> None:
@@ -247,12 +255,12 @@ def _finish(coroutine: Coroutine[Any, Any, None]) -> None:
     raise AssertionError("nothing here should wait")
 
 
-def _hand_over() -> Case:
+def _hand_over(framing: ModuleType) -> Case:
     """Decode events into a stream, and read them there."""
-    link = _Link(VALUES["100 bytes"])
+    link = _Link(framing, VALUES["100 bytes"])
     mailbox = framing.Mailbox()
     link.topic.consumers = (mailbox,)
-    iterator = _Iterator(mailbox, -1)
+    iterator = _iterator(framing, mailbox)
 
     async def read() -> None:
         iterator.turns = BATCH
@@ -267,7 +275,7 @@ def _hand_over() -> Case:
     return _rounds, run
 
 
-def _frames_that_are_no_events() -> Case:
+def _frames_that_are_no_events(framing: ModuleType) -> Case:
     """Take a batch of frames of another kind out of the buffer."""
     reader = framing.Reader(2**30, _fail)
     reader.inlets = {}
@@ -287,10 +295,10 @@ def _frames_that_are_no_events() -> Case:
 # -- Requests --------------------------------------------------------------------------------
 
 
-def _request() -> Case:
+def _request(framing: ModuleType) -> Case:
     """Send a request, and let its response arrive."""
-    table, (outlet,) = _table()
-    answering, (back,) = _table()
+    table, (outlet,) = _table(framing)
+    answering, (back,) = _table(framing)
     answering.publish(Answer(0))
     announcement = back.take()[0]
     (type_id, name, layout, fields), _ = framing.decode_value(announcement, wire.LENGTH_SIZE + 1)
@@ -315,31 +323,43 @@ def _request() -> Case:
     return lambda count: [Question(number) for number in range(count)], run
 
 
-def _named() -> Iterator[tuple[str, Callable[[], Case]]]:
+def cases(framing: ModuleType) -> dict[str, Callable[[], Case]]:
+    """
+    Return what makes each case, by its name.
+
+    :param framing: which of the implementations does the work
+    """
+    return {name: partial(make, framing) for name, make in _named()}
+
+
+def _named() -> Iterator[tuple[str, Callable[[ModuleType], Case]]]:
     for name in ("nothing", "100 bytes", "10 kB", "text", "dict of lists"):
-        yield f"encode a value: {name}", partial(_encode_value, VALUES[name])
-        yield f"decode a value: {name}", partial(_decode_value, VALUES[name])
+        yield f"encode a value: {name}", partial(_encode_value, value=VALUES[name])
+        yield f"decode a value: {name}", partial(_decode_value, value=VALUES[name])
     for name, value in VALUES.items():
-        yield f"send an event: {name}", partial(_send, value)
+        yield f"send an event: {name}", partial(_send, value=value)
         if name == "1 MB":
-            yield f"receive 1 event: {name}", partial(_receive, value, batch=1)
+            yield f"receive 1 event: {name}", partial(_receive, value=value, batch=1)
         else:
-            yield f"receive 20 events: {name}", partial(_receive, value)
+            yield f"receive 20 events: {name}", partial(_receive, value=value)
     yield "send an event, as an endpoint does", _post
-    yield "send to nobody", partial(_send, None, 0)
+    yield "send to nobody", partial(_send, value=None, receivers=0)
     for receivers in (2, 4, 16):
-        yield f"send to {receivers} peers", partial(_send, None, receivers)
-    yield "send one of 1,000 types", partial(_send, None, types=1000)
+        yield f"send to {receivers} peers", partial(_send, value=None, receivers=receivers)
+    yield "send one of 1,000 types", partial(_send, value=None, types=1000)
     for consumers in (1, 4):
-        yield f"hand over to {consumers} here", partial(_deliver_here, consumers)
-    yield "receive 20 events, 40 bytes at a time", partial(_receive, VALUES["100 bytes"], 40)
+        yield f"hand over to {consumers} here", partial(_deliver_here, consumers=consumers)
+    yield (
+        "receive 20 events, 40 bytes at a time",
+        partial(_receive, value=VALUES["100 bytes"], most=40),
+    )
     yield "receive 20 events that nobody wants", _receive_for_nobody
     for count in (1, 4):
-        yield f"receive 20 events by handlers: {count}", partial(_receive_by_handlers, count)
+        yield f"receive 20 events by handlers: {count}", partial(_receive_by_handlers, count=count)
     yield "receive 20 events and read them from a stream", _hand_over
     yield "take 20 frames that are no events", _frames_that_are_no_events
     yield "request and response", _request
 
 
-CASES: dict[str, Callable[[], Case]] = dict(_named())
-"""What makes each case, by its name."""
+CASES = cases(lahja.framing)
+"""What makes each case of the implementation in use, by its name."""
