@@ -39,6 +39,9 @@ def _nothing() -> None:
 class ChannelOwner(Protocol):
     """Be told what becomes of a channel."""
 
+    writing: float
+    """Seconds that all its channels have spent on writing."""
+
     def call_soon(self, function: Callable[[], None]) -> None:
         """Call the function in the event loop's next turn."""
 
@@ -100,6 +103,7 @@ class Channel(ABC):
         self._chunks: list[memoryview | bytes] = []  # taken from the outlet, not written yet
         self._gathering = False
         self._written_at = 0.0  # when something was last written
+        self._written_when = 0.0  # how long all channels had been writing by then
         self._broken = False  # writing failed; what the peer sent before may still be read
 
     @abstractmethod
@@ -161,7 +165,10 @@ class Channel(ABC):
         """Write what is there, or let it gather; called by the outlet."""
         if self.closed or self.blocked or self._broken:
             return
-        if self._gathering or time.monotonic() - self._written_at > _IDLE:
+        # What the other channels wrote meanwhile is no pause of those who broadcast: it would make
+        # each event of a flood be written by itself as soon as there are enough peers.
+        pause = time.monotonic() - self._written_at - (self._owner.writing - self._written_when)
+        if self._gathering or pause > _IDLE:
             self._write()
         else:
             self._gathering = True
@@ -178,6 +185,7 @@ class Channel(ABC):
     def _write(self) -> None:
         """Write until nothing is left, or the system takes no more."""
         outlet = self._outlet
+        begun = time.monotonic()
         try:
             while self._chunks or outlet.frames:
                 if not self._chunks:
@@ -195,7 +203,8 @@ class Channel(ABC):
                     outlet.size -= count
                     self.bytes_sent += count
                 _advance(chunks, count)
-            self._written_at = time.monotonic()
+            self._written_at = now = time.monotonic()
+            self._owner.writing = self._written_when = self._owner.writing + now - begun
         except (BlockingIOError, InterruptedError):
             if not self.blocked:
                 self.blocked = True

@@ -134,6 +134,7 @@ class Peering:
         router.on_settled = self._settled
         self.call_soon = loop.call_soon
         self.gates = router.gates
+        self.writing = 0.0
         self.written: Callable[[Outlet], None] = router.written
 
     # -- Serving -----------------------------------------------------------------------------

@@ -7,8 +7,10 @@ import gc
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -89,6 +91,50 @@ async def test_what_is_broadcast_to_a_peer_that_has_just_gone_is_dropped(
             await until(lambda: not server.is_connected_to("raw"))
         assert len(await take(texts, 20)) == 20
     assert not complaints(caplog)
+
+
+class SlowSocket:
+    """Be the socket of a channel, by which each write takes ten microseconds."""
+
+    def __init__(self, sock: socket.socket, clock: list[float]) -> None:
+        self.socket = sock
+        self.clock = clock
+        self.writes = 0
+
+    def send(self, data: bytes, flags: int) -> int:
+        self.clock[0] += 10e-6
+        self.writes += 1
+        return self.socket.send(data, flags)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.socket, name)
+
+
+async def test_what_many_peers_want_is_gathered_as_what_one_wants(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with bus.serve("server") as server, AsyncExitStack() as stack:
+        names = [f"raw{number}" for number in range(16)]
+        for name in names:
+            await stack.enter_async_context(raw_peer(server, name, {Number: None}))
+        clock = [time.monotonic() + 1]
+        fake = SimpleNamespace(monotonic=lambda: clock[0], time=time.time)
+        monkeypatch.setattr("lahja.channels.time", fake)
+        sockets = []
+        for name in names:
+            channel = channel_of(server, name)
+            sockets.append(SlowSocket(channel.socket, clock))
+            monkeypatch.setattr(channel, "socket", sockets[-1])
+        for value in range(100):  # all others are written to between two writes to one of them
+            server.broadcast_nowait(Number(value))
+        assert [each.writes for each in sockets] == [1] * 16
+        await until(
+            lambda: not any(channel_of(server, each).connection.outlet.size for each in names)
+        )
+        assert [each.writes for each in sockets] == [2] * 16
+        clock[0] += 1
+        server.broadcast_nowait(Number(100))
+        assert [each.writes for each in sockets] == [3] * 16
 
 
 async def test_a_socket_that_takes_more_again_when_it_is_closed_is_left_alone(bus: Bus) -> None:

@@ -79,6 +79,7 @@ class Observer:
         self.stats: EndpointStats | None = None  # the latest
         self.connection: Connection | None = None
         self.gates: dict[Outlet, Gate] = {}  # nobody waits for room in an outlet here
+        self.writing = 0.0
         self._on_change = changed
         self._on_tapped = tapped
         self._on_missed = missed
