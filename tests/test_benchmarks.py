@@ -583,3 +583,66 @@ def test_what_makes_no_sense_is_refused(
     with pytest.raises(SystemExit):
         main(arguments)
     assert complaint in capsys.readouterr().err
+
+
+# -- Benchmarks of lahja alone ---------------------------------------------------------------
+
+
+def benchmark(*arguments: str, framing: str, absent: bool = False) -> tuple[int, str]:
+    """
+    Run benchmarks, once each and without measuring, and return the exit code and the output.
+
+    :param absent: whether the compiled module is as if it had not been built
+    """
+    hide = "sys.modules['lahja._framing'] = None; " if absent else ""
+    program = f"import sys; {hide}import pytest; sys.exit(pytest.main(sys.argv[1:]))"
+    options = ("--benchmark-disable", "-p", "no:cacheprovider", "-p", "no:randomly", "-v")
+    ended = subprocess.run(
+        [sys.executable, "-P", "-c", program, *options, *arguments],
+        cwd=CHECKOUT,
+        env={**os.environ, "LAHJA_FRAMING": framing},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    return ended.returncode, ended.stdout + ended.stderr
+
+
+@pytest.mark.timeout(120)
+def test_the_benchmarks_run_and_say_which_implementation_did() -> None:
+    some = (
+        "nothing or asyncio and (types and 10- or idle and 10- or test_receivers and 2- "
+        "or throughput and 100 or fan and 2- or round_trip)"
+    )
+    code, said = benchmark("benchmarks", "-k", some, framing=FRAMING)
+    assert code == 0, said
+    for name in (
+        "test_framing.py::test_case[python-receive 20 events: nothing]",
+        f"test_endpoints.py::test_throughput[100 bytes-asyncio-{FRAMING}]",
+        f"test_endpoints.py::test_fan_out[2-asyncio-{FRAMING}]",
+        f"test_endpoints.py::test_round_trip[asyncio-{FRAMING}]",
+        f"test_growth.py::test_types[10-asyncio-{FRAMING}]",
+        f"test_growth.py::test_idle_peers[10-asyncio-{FRAMING}]",
+        f"test_growth.py::test_receivers[2-asyncio-{FRAMING}]",
+    ):
+        assert f"benchmarks/{name} PASSED" in said, said
+    both = "test_framing.py::test_case[cython-receive 20 events: nothing] PASSED" in said
+    assert both is (importlib.util.find_spec("lahja._framing") is not None)
+
+
+@pytest.mark.parametrize("name", ["framing", "endpoints", "growth"])
+def test_benchmarks_fail_where_the_compiled_module_is_expected_and_absent(name: str) -> None:
+    path = f"benchmarks/test_{name}.py"
+    code, said = benchmark(path, "-k", "nothing or 10-", framing="cython", absent=True)
+    assert code != 0
+    assert re.search(r"(ModuleNotFound|Import)Error: .*lahja\._framing", said), said
+    assert "PASSED" not in said
+
+
+def test_benchmarks_of_plain_python_need_nothing_else() -> None:
+    code, said = benchmark(
+        "benchmarks/test_framing.py", "-k", "nothing", framing="python", absent=True
+    )
+    assert code == 0, said
+    assert "[cython-" not in said
