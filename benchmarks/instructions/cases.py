@@ -28,7 +28,7 @@ BATCH = 20  # events that arrive together
 VALUES: dict[str, Any] = {
     "nothing": None,
     "100 bytes": bytes(range(100)),
-    "10 kB": bytes(10_000),
+    "100 kB": bytes(100_000),
     "1 MB": bytes(1_000_000),
     "text": "plain text, then some more: é",
     "dict of lists": {"numbers": [1, 2, 300, 2.5], "names": ["a", "bc"], "more": {"x": ()}},
@@ -333,7 +333,7 @@ def cases(framing: ModuleType) -> dict[str, Callable[[], Case]]:
 
 
 def _named() -> Iterator[tuple[str, Callable[[ModuleType], Case]]]:
-    for name in ("nothing", "100 bytes", "10 kB", "text", "dict of lists"):
+    for name in ("nothing", "100 bytes", "100 kB", "text", "dict of lists"):
         yield f"encode a value: {name}", partial(_encode_value, value=VALUES[name])
         yield f"decode a value: {name}", partial(_decode_value, value=VALUES[name])
     for name, value in VALUES.items():

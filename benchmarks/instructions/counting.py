@@ -3,7 +3,8 @@ Count the instructions of cases, by valgrind's callgrind.
 
 One process runs all cases. A case warms up, so that memory is there, caches are filled and the
 interpreter has specialised what it runs; then it runs N rounds, and 2 N. What the second run takes
-beyond the first one is what N rounds take, without whatever happens once.
+beyond the first one is what N rounds take, without whatever happens once. The median of several
+such pairs is free of what happens now and then, such as that memory comes from the system.
 
 Before and after each run the process calls a function that nothing else calls, ``getppid``, at
 which callgrind writes down what was counted since the last time. The hash seed is fixed, the
@@ -20,6 +21,7 @@ import json
 import os
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -33,8 +35,9 @@ CASES = "benchmarks.instructions.cases"
 """The module whose cases are counted."""
 
 CHECKOUT = Path(__file__).parents[2]
-ROUNDS = 200
+ROUNDS = 100
 WARM_UP = 200
+PAIRS = 5
 SECONDS = 300  # that it may take, on a machine that has other things to do
 _PROGRAM = (
     f"import sys; sys.path.append({str(CHECKOUT)!r});"
@@ -69,11 +72,20 @@ def count(module: str = CASES, names: Sequence[str] = ()) -> dict[str, int]:
         _run(command, folder)  # says what is wrong, and leaves compiled modules behind
         tool = ("--tool=callgrind", "--dump-before=getppid", f"--callgrind-out-file={counts}")
         cases: list[str] = json.loads(_run((valgrind, "-q", *tool, *command), folder))
-        parts = [_total(counts.with_name(f"counts.{part + 1}")) for part in range(4 * len(cases))]
-        return {
-            name: round((twice - once) / ROUNDS)
-            for name, once, twice in zip(cases, parts[1::4], parts[3::4], strict=True)
-        }
+        totals = iter([_total(path) for path in _in_order(counts, 4 * PAIRS * len(cases))])
+        found = {}
+        for name in cases:
+            differences = []
+            for _ in range(PAIRS):
+                _, once, _, twice = (next(totals) for _ in range(4))
+                differences.append(twice - once)
+            found[name] = round(statistics.median(differences) / ROUNDS)
+        return found
+
+
+def _in_order(counts: Path, number: int) -> list[Path]:
+    """Return the files that callgrind has written, one at each call of the function."""
+    return [counts.with_name(f"{counts.name}.{part + 1}") for part in range(number)]
 
 
 def _run(command: Sequence[str], folder: str) -> str:
@@ -107,9 +119,10 @@ def main(module: str, *names: str) -> None:
     for name in names or cases:
         prepare, run = cases[name]()
         run(prepare(WARM_UP))
-        for rounds in (ROUNDS, 2 * ROUNDS):
+        for rounds in (ROUNDS, 2 * ROUNDS) * PAIRS:
             prepared = prepare(rounds)
             mark()
             run(prepared)
             mark()
+            del prepared
     print(json.dumps([*(names or cases)]))
