@@ -42,7 +42,6 @@ from ._memory cimport start_writing, uchar, write
 cimport cython
 
 import os
-import pickle
 import sys
 from collections import deque
 from collections.abc import Coroutine
@@ -1132,14 +1131,27 @@ cdef class EventTable:
     cdef bytes _pickle(self, Topic topic, object value, tuple fields):
         """Return a payload that pickles a value; errors name the field that is in the way."""
         try:
-            return b"\x01" + pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+            return b"\x01" + _pickled(value)
         except Exception as error:
             for name, part in zip(fields, value if fields else ()):
                 try:
-                    pickle.dumps(part, pickle.HIGHEST_PROTOCOL)
+                    _pickled(part)
                 except Exception as cause:
                     raise EncodeError(topic.name, _said(cause), name) from cause
             raise EncodeError(topic.name, _said(error)) from error
+
+
+cdef object _dumps = None
+
+
+cdef bytes _pickled(object value):
+    """Return a value, pickled; pickle is imported here, because it takes a millisecond."""
+    global _dumps
+    if _dumps is None:
+        from pickle import dumps
+
+        _dumps = dumps
+    return _dumps(value, -1)
 
 
 _NOWHERE = object()
@@ -1645,7 +1657,9 @@ cdef class Reader:
         self.origin = ""
         self.inlets = None
         self.find_topic = _nothing
-        self.loads = pickle.loads
+        from pickle import loads  # see _pickled()
+
+        self.loads = loads
         self.outlet = None
         self.requests = {}
         self.on_response = _ignore_response

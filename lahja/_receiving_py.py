@@ -6,7 +6,6 @@ From a buffer that a socket fills to whoever subscribed.
 
 from __future__ import annotations
 
-import pickle
 import struct
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -252,12 +251,14 @@ class Reader:
     )
 
     def __init__(self, limit: int, on_error: Callable[[Inlet, DecodeError], None]) -> None:
+        from pickle import loads  # see _pickled()
+
         self.limit = limit
         self.on_error = on_error
         self.origin = ""  # the name of the peer
         self.inlets: dict[int, Inlet] | None = None  # None until the handshake is over
         self.find_topic: Callable[[str], Topic | None] = _nothing
-        self.loads: Callable[[Any], Any] | None = pickle.loads
+        self.loads: Callable[[Any], Any] | None = loads
         self.outlet: Outlet | None = None  # to the same peer
         self.requests: dict[bytes, PendingRequest] = {}  # those of the endpoint
         self.on_response: Callable[[Inlet, bytes, Any, int], None] = _ignore_response

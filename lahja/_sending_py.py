@@ -7,7 +7,6 @@ From an event to the outgoing queues of the peers that want it.
 from __future__ import annotations
 
 import os
-import pickle
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Protocol
@@ -550,14 +549,27 @@ class EventTable:
     def _pickle(self, topic: Topic, value: Any, fields: tuple[str, ...]) -> bytes:
         """Return a payload that pickles a value; errors name the field that is in the way."""
         try:
-            return b"\x01" + pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+            return b"\x01" + _pickled(value)
         except Exception as error:
             for name, part in zip(fields, value if fields else (), strict=True):
                 try:
-                    pickle.dumps(part, pickle.HIGHEST_PROTOCOL)
+                    _pickled(part)
                 except Exception as cause:
                     raise EncodeError(topic.name, _said(cause), name) from cause
             raise EncodeError(topic.name, _said(error)) from error
+
+
+_dumps: Callable[[Any, int], bytes] | None = None
+
+
+def _pickled(value: Any) -> bytes:
+    """Return a value, pickled; pickle is imported here, because it takes a millisecond."""
+    global _dumps
+    if _dumps is None:
+        from pickle import dumps
+
+        _dumps = dumps
+    return _dumps(value, -1)
 
 
 _NOWHERE: Final = object()

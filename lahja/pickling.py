@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickle
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +18,8 @@ def loads_from(their_main: str) -> Callable[[Any], Any]:
 
     It is :func:`pickle.loads` itself where both processes mean the same by ``__main__``.
     """
+    import pickle  # not at the top: it takes a millisecond, and there is no connection yet
+
     our_main = main_module_name()
     if their_main == our_main:
         return pickle.loads

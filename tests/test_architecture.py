@@ -194,7 +194,7 @@ def test_what_takes_long_to_import_is_loaded_when_it_is_needed() -> None:
         "import lahja\n"
         "slow = {'lahja.stats', 'lahja.survey', 'lahja.joining', 'lahja.directory'}\n"
         "slow |= {'lahja.typing', 'dataclasses', 'snappy', 'cramjam', 'tempfile', 'uuid'}\n"
-        "slow |= {'inspect', 'multiprocessing', 'random', 'json', 'importlib.metadata'}\n"
+        "slow |= {'inspect', 'pickle', 'multiprocessing', 'random', 'json', 'importlib.metadata'}\n"
         "slow -= before\n"
         "assert not slow & set(sys.modules), slow & set(sys.modules)\n"
         "assert {*lahja.__all__, '__version__'} <= {*dir(lahja)}\n"
