@@ -42,12 +42,12 @@ from .peering import Peering
 from .routing import Router, Watcher
 from .sockets import check_platform
 from .streams import Feed, Membership, Overflow, Stream, Waiter, make_mailbox, subscribe_mailbox
-from .tracing import Tracing, active_tracer
 
 if TYPE_CHECKING:
     from .directory import BusDirectory
     from .joining import Joining
     from .stats import EndpointStats
+    from .tracing import Tracing
     from .typing import EndpointOptions, HasFileno
 
 __all__ = [
@@ -336,6 +336,8 @@ class BaseEndpoint(EndpointAPI):
 
     def _trace(self) -> None:
         """Carry trace context, if the program keeps traces."""
+        from .tracing import Tracing, active_tracer  # not at the top: the first that runs will do
+
         tracer = active_tracer()
         if tracer is not None:
             self._tracing = Tracing(self._router, tracer, self._route)

@@ -193,6 +193,7 @@ def test_what_takes_long_to_import_is_loaded_when_it_is_needed() -> None:
         "before = set(sys.modules)\n"
         "import lahja\n"
         "slow = {'lahja.stats', 'lahja.survey', 'lahja.joining', 'lahja.directory'}\n"
+        "slow |= {'lahja.tracing'}\n"
         "slow |= {'lahja.typing', 'dataclasses', 'snappy', 'cramjam', 'tempfile', 'uuid'}\n"
         "slow |= {'inspect', 'pickle', 'multiprocessing', 'random', 'json', 'importlib.metadata'}\n"
         "slow -= before\n"
@@ -236,6 +237,13 @@ def test_lahja_works_without_what_is_optional() -> None:
         "        raise AssertionError\n",
         os.environ,
     )
+
+
+def test_what_is_loaded_on_first_use_is_listed_and_is_always_the_same() -> None:
+    assert {*lahja.__all__, "__version__"} <= {*dir(lahja)}
+    assert [*dir(lahja)] == sorted({*dir(lahja)})
+    assert lahja.EndpointStats is load("stats").EndpointStats
+    assert lahja.TrioEndpoint is load("trio").TrioEndpoint
 
 
 def test_what_the_package_does_not_have_is_an_attribute_error() -> None:
