@@ -17,7 +17,6 @@ import weakref
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, Self, Unpack
 
 from . import wire
@@ -44,6 +43,8 @@ from .sockets import check_platform
 from .streams import Feed, Membership, Overflow, Stream, Waiter, make_mailbox, subscribe_mailbox
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .directory import BusDirectory
     from .joining import Joining
     from .stats import EndpointStats

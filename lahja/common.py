@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pathlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
@@ -10,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 from .exceptions import BindError
 
 if TYPE_CHECKING:
+    import pathlib
+
     from .base import EndpointAPI
     from .typing import RequestID
 
@@ -41,6 +42,8 @@ class ConnectionConfig(NamedTuple):
         :param base_path: the directory of the socket; the current one if None
         :raise TypeError: where ``base_path`` is not a directory
         """
+        import pathlib  # not at the top: with all that it imports, it takes two milliseconds
+
         if base_path is None:
             return cls(name, pathlib.Path(f"{name}.ipc"))
         directory = pathlib.Path(base_path)

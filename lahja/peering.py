@@ -16,7 +16,6 @@ import socket
 import time
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from . import wire
@@ -48,6 +47,8 @@ from .sockets import (
 from .streams import Waiter
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .typing import HasFileno
 
 __all__ = ["EventLoop", "Peering"]
@@ -220,6 +221,8 @@ class Peering:
 
     async def connect(self, config: ConnectionConfig) -> None:
         """Connect to one endpoint; see :meth:`lahja.base.EndpointAPI.connect_to_endpoints`."""
+        from pathlib import Path  # see ConnectionConfig.from_name()
+
         name, path = config.name, Path(config.path)
         if name == self._router.name:
             raise ConnectionAttemptRejected(f"{name!r} cannot connect to itself")

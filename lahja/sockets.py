@@ -19,10 +19,12 @@ import sys
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from .exceptions import UnsupportedPlatform
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = [
     "RETRIED",
@@ -229,6 +231,8 @@ class Listener:
     """
 
     def __init__(self, path: Path, look: Callable[[tuple[int, int]], None] | None = None) -> None:
+        from pathlib import Path  # see ConnectionConfig.from_name()
+
         self.path = Path(path)
         self.socket = _make_socket(f"serve at {path}")
         try:

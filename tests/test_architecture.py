@@ -193,7 +193,7 @@ def test_what_takes_long_to_import_is_loaded_when_it_is_needed() -> None:
         "before = set(sys.modules)\n"
         "import lahja\n"
         "slow = {'lahja.stats', 'lahja.survey', 'lahja.joining', 'lahja.directory'}\n"
-        "slow |= {'lahja.tracing'}\n"
+        "slow |= {'lahja.tracing', 'pathlib', 'urllib.parse'}\n"
         "slow |= {'lahja.typing', 'dataclasses', 'snappy', 'cramjam', 'tempfile', 'uuid'}\n"
         "slow |= {'inspect', 'pickle', 'multiprocessing', 'random', 'json', 'importlib.metadata'}\n"
         "slow -= before\n"
