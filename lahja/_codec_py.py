@@ -90,7 +90,8 @@ def _write(value: Any, out: list[bytes], depth: int, room: list[int]) -> None:
             out.append(b"q" + _int64.pack(value))
         else:
             size = value.bit_length() // 8 + 1
-            out.append(b"I" + _sized(size) + value.to_bytes(size, "little", signed=True))
+            out.append(b"I" + _sized(size))
+            out.append(value.to_bytes(size, "little", signed=True))
     elif kind is bytes:
         size = len(value)
         out.append(b"y" + bytes((size,)) if size < 256 else b"Y" + _sized(size))

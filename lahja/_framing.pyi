@@ -5,6 +5,7 @@ from typing import Any, Final, Protocol
 from typing_extensions import disjoint_base
 
 from .exceptions import DecodeError
+from .frames import Frame
 
 __all__ = [
     "IMPLEMENTATION",
@@ -44,8 +45,8 @@ class Outlet:
     events: int
 
     def __init__(self, wake: Callable[[], None], high_water: int) -> None: ...
-    def put(self, frame: bytes) -> None: ...
-    def send(self, shape: Shape, frame: bytes) -> None: ...
+    def put(self, frame: Frame) -> None: ...
+    def send(self, shape: Shape, frame: Frame) -> None: ...
     def take(self) -> list[bytes]: ...
 
 @disjoint_base
@@ -121,7 +122,7 @@ class EventTable:
     on_topic: Callable[[Topic], None]
     topics: dict[type, Topic]
     by_name: dict[str, Topic]
-    compressor: Callable[[Shape, bytes], bytes | None] | None
+    compressor: Callable[[Shape, Frame], bytes | None] | None
     limit: int
     debt: int
     congested: bool
@@ -151,9 +152,9 @@ class EventTable:
         kind: int,
         request_id: bytes,
         outlets: tuple[Outlet, ...],
-    ) -> tuple[Shape, bytes]: ...
-    def admit(self, outlets: Iterable[Outlet], shape: Shape, frame: bytes) -> None: ...
-    def send(self, outlets: Iterable[Outlet], shape: Shape, frame: bytes) -> None: ...
+    ) -> tuple[Shape, Frame]: ...
+    def admit(self, outlets: Iterable[Outlet], shape: Shape, frame: Frame) -> None: ...
+    def send(self, outlets: Iterable[Outlet], shape: Shape, frame: Frame) -> None: ...
     def bind(self, event: Any, request_id: bytes | None) -> None: ...
     def encode(
         self,
@@ -162,7 +163,7 @@ class EventTable:
         kind: int,
         request_id: bytes,
         outlets: tuple[Outlet, ...] | None = None,
-    ) -> tuple[Shape, bytes]: ...
+    ) -> tuple[Shape, Frame]: ...
 
 @disjoint_base
 class Mailbox:

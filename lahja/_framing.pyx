@@ -29,15 +29,15 @@ from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_FromDouble
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE, PyList_New, PyList_SET_ITEM
 from cpython.memoryview cimport PyMemoryView_GET_BUFFER
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
+from cpython.ref cimport Py_DECREF, Py_INCREF
 from cpython.set cimport PySet_Add
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE, PyTuple_New, PyTuple_SET_ITEM
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_AsUTF8String, PyUnicode_DecodeUTF8
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove
 
-from ._memory cimport PY_SSIZE_T_MAX, Cursor, Writer, finish, get32, get64, put32, put64, reserve
-from ._memory cimport start_writing, uchar, write
+from ._memory cimport PY_SSIZE_T_MAX, Cursor, Writer, finish, finish_pieces, get32, get64, keep
+from ._memory cimport put32, put64, reserve, start_writing, stop_writing, uchar, write, write_again
 
 cimport cython
 
@@ -55,6 +55,7 @@ from .exceptions import (
     ProtocolError,
     TruncatedFrame,
 )
+from .frames import APART
 from .layouts import BINDING, is_self_pickling, set_by_descriptor, slot_names
 from .names import name_of
 
@@ -152,6 +153,7 @@ cdef Py_ssize_t _MAX_FIELDS_SIZE = wire.MAX_FIELDS_SIZE
 cdef Py_ssize_t _COMPRESS_MINIMUM = wire.COMPRESS_MINIMUM
 cdef Py_ssize_t _LENGTH_SIZE = wire.LENGTH_SIZE
 cdef Py_ssize_t _ID_SIZE = wire.ID_SIZE
+cdef Py_ssize_t _APART = APART
 
 cdef Py_ssize_t _MOST_DEBT = 256  # broadcasts, or KiB, after which others get a turn
 cdef Py_ssize_t _IDS_AT_A_TIME = 64  # of requests: asking the system takes a microsecond
@@ -185,7 +187,7 @@ def encode_value(object value):
     except _NotPlainError as error:
         raise EncodeError(type(value).__name__, str(error)) from None
     finally:
-        Py_XDECREF(out.large)
+        stop_writing(&out)
 
 
 def decode_value(object data, object offset=0):
@@ -239,6 +241,8 @@ cdef int _write(object value, Writer *out, int depth) except -1:
             text = PyUnicode_AsUTF8AndSize(value, &size)
             if depth and _spend(out, size):
                 return 1
+            if size >= out.apart:
+                return _write_bytes(out, 0, c"S", PyUnicode_AsUTF8String(value))
             return _write_sized(out, c"s", c"S", text, size)
         return _write_text(value, out, depth)
     if type(value) is int:
@@ -263,7 +267,7 @@ cdef int _write(object value, Writer *out, int depth) except -1:
         size = PyBytes_GET_SIZE(value)
         if depth and _spend(out, size):
             return 1
-        return _write_sized(out, c"y", c"Y", PyBytes_AS_STRING(value), size)
+        return _write_bytes(out, c"y", c"Y", value)
     if type(value) is float:
         real = PyFloat_AS_DOUBLE(value)
         memcpy(&bits, &real, 8)
@@ -354,7 +358,7 @@ cdef int _write_text(object value, Writer *out, int depth) except -1:
         short, tag = 0, c"U"
     if depth and _spend(out, PyBytes_GET_SIZE(encoded)):
         return 1
-    return _write_sized(out, short, tag, PyBytes_AS_STRING(encoded), PyBytes_GET_SIZE(encoded))
+    return _write_bytes(out, short, tag, encoded)
 
 
 cdef inline int _spend(Writer *out, Py_ssize_t size) except -1:
@@ -373,7 +377,17 @@ cdef int _write_long(object value, Writer *out) except -1:
     if <uint64_t>size > _MAX_LENGTH:
         return _write_tag(out, c"I", size)
     encoded = value.to_bytes(size, "little", signed=True)
-    return _write_sized(out, 0, c"I", PyBytes_AS_STRING(encoded), size)
+    return _write_bytes(out, 0, c"I", encoded)
+
+
+cdef inline int _write_bytes(Writer *out, uchar short, uchar tag, bytes data) except -1:
+    """Write a tag, the size of some bytes, and the bytes, which are kept apart if they are many."""
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
+    if size < out.apart:
+        return _write_sized(out, short, tag, PyBytes_AS_STRING(data), size)
+    if _write_tag(out, tag, size):
+        return 1
+    return keep(out, data)
 
 
 cdef inline int _write_sized(
@@ -564,13 +578,23 @@ cdef bint _exceeds(uint64_t size, object limit) except -1:
     return number < 0 or size > <uint64_t>number
 
 
+cdef Py_ssize_t _frame_size(object frame) except -1:
+    """Return how many bytes a frame has, in how many pieces it may be."""
+    cdef Py_ssize_t size = 0
+    if type(frame) is bytes:
+        return len(<bytes>frame)
+    for piece in <tuple?>frame:
+        size += len(<bytes?>piece)
+    return size
+
+
 cdef class Outlet:
     """Outlet(wake, high_water)\n--\n
     Hold the frames that wait to be written to one peer.
     """
 
     cdef public object name
-    cdef public list frames  # take() gives it away
+    cdef public list frames  # or their pieces; take() gives it away
     cdef public Py_ssize_t size
     cdef public Py_ssize_t threshold
     cdef public object wake
@@ -594,14 +618,18 @@ cdef class Outlet:
         self.announced = set()
         self.events = 0
 
-    cpdef put(self, bytes frame):
+    cpdef put(self, frame):
         """Queue a whole frame."""
-        self.frames.append(frame)
-        self.size += len(frame)
+        if type(frame) is bytes:
+            self.frames.append(frame)
+            self.size += len(<bytes>frame)
+        else:
+            self.frames.extend(<tuple?>frame)
+            self.size += _frame_size(frame)
         if self.size > self.threshold:
             self.wake()
 
-    cpdef send(self, Shape shape, bytes frame):
+    cpdef send(self, Shape shape, frame):
         """Queue an event, and before it what announces its shape, the first time."""
         if shape.type_id not in self.announced:
             self.announced.add(shape.type_id)
@@ -611,7 +639,7 @@ cdef class Outlet:
         self.put(frame)
 
     def take(self):
-        """Return the frames that wait, and keep none; ``size`` stays until they are written."""
+        """Return the frames that wait, in pieces where they are long, and keep none."""
         frames = self.frames
         self.frames = []
         return frames
@@ -898,7 +926,6 @@ cdef class EventTable:
         cdef tuple outlets, consumers
         cdef PyObject *used
         cdef Shape shape
-        cdef bytes frame
         if topic is None:
             topic = self.topic(type(event))
         if topic.limited:
@@ -941,7 +968,7 @@ cdef class EventTable:
         Py_DECREF(shape)
         return shape, frame
 
-    cdef bytes _prepare(
+    cdef object _prepare(
         self,
         Topic topic,
         object event,
@@ -960,9 +987,9 @@ cdef class EventTable:
             raise
         return frame
 
-    cpdef admit(self, outlets, Shape shape, bytes frame):
+    cpdef admit(self, outlets, Shape shape, frame):
         """Make sure that every peer accepts a frame of this size."""
-        cdef Py_ssize_t size = max(len(frame), len(shape.announcement)) - _LENGTH_SIZE
+        cdef Py_ssize_t size = max(_frame_size(frame), len(shape.announcement)) - _LENGTH_SIZE
         if _exceeds(size, self.limit):
             for outlet in outlets:
                 if size > outlet.limit:
@@ -972,11 +999,12 @@ cdef class EventTable:
                         "(its max_frame_size)",
                     )
 
-    cpdef send(self, outlets, Shape shape, bytes frame):
+    cpdef send(self, outlets, Shape shape, frame):
         """Queue an encoded event for every one of the outlets, compressed where that helps."""
         cdef Outlet exact
+        cdef Py_ssize_t size = _frame_size(frame)
         compressed = None
-        if self.compressor is not None and len(frame) > _COMPRESS_MINIMUM:
+        if self.compressor is not None and size > _COMPRESS_MINIMUM:
             compressed = self.compressor(shape, frame)
         for outlet in outlets:
             if type(outlet) is Outlet:
@@ -988,7 +1016,7 @@ cdef class EventTable:
                 outlet.send(shape, compressed if compressed and outlet.compress else frame)
                 if outlet.size > outlet.high_water:
                     self.congested = True
-        self.debt += len(frame) >> 10
+        self.debt += size >> 10
 
     def bind(self, event, request_id):
         """Bind an event that was not broadcast yet."""
@@ -1011,7 +1039,7 @@ cdef class EventTable:
         Py_DECREF(shape)
         return shape, frame
 
-    cdef bytes _encode(
+    cdef object _encode(
         self,
         Topic topic,
         object event,
@@ -1057,6 +1085,7 @@ cdef class EventTable:
             start_writing(&out, _MAX_PLAIN_CONTAINERS, 10, False)
         else:
             start_writing(&out, max(0, min(self.limit, _MAX_LENGTH)), 0, True)
+        out.apart = _APART
         try:
             out.at += HEADER_SIZE
             write(&out, PyBytes_AS_STRING(request_id), len(request_id))
@@ -1076,11 +1105,15 @@ cdef class EventTable:
                         pass
             else:
                 return self._close(&out, topic, shape, kind, used)
-            out.at = out.begin + HEADER_SIZE + len(request_id)
-            write(&out, PyBytes_AS_STRING(payload), len(payload))
+            write_again(&out, HEADER_SIZE + len(request_id))
+            write(&out, b"\x01", 1)
+            if len(payload) < out.apart:
+                write(&out, PyBytes_AS_STRING(payload), len(payload))
+            else:
+                keep(&out, payload)
             return self._close(&out, topic, shape, kind, used)
         finally:
-            Py_XDECREF(out.large)
+            stop_writing(&out)
 
     cdef int _write_values(
         self, Writer *out, Topic topic, Shape shape, tuple values, tuple outlets
@@ -1097,15 +1130,15 @@ cdef class EventTable:
             raise EncodeError(topic.name, _refusal(str(error), self, outlets), field) from None
         return 0
 
-    cdef bytes _close(self, Writer *out, Topic topic, Shape shape, int kind, PyObject **used):
+    cdef object _close(self, Writer *out, Topic topic, Shape shape, int kind, PyObject **used):
         """Write the header before what was written, and return the frame."""
-        cdef Py_ssize_t size = out.at - out.begin - _LENGTH_SIZE
+        cdef Py_ssize_t size = out.at - out.begin - _LENGTH_SIZE + out.kept
         if <uint64_t>size > _MAX_LENGTH:
             raise EncodeError(topic.name, f"it takes {size} bytes, more than a frame can have")
         put32(out.begin, <uint32_t>size)
         out.begin[4] = <uchar>kind
         put32(out.begin + 5, shape.type_id)
-        frame = finish(out)
+        frame = finish(out) if out.pieces == NULL else finish_pieces(out)
         Py_INCREF(shape)
         used[0] = <PyObject *>shape
         return frame
@@ -1129,9 +1162,9 @@ cdef class EventTable:
         return self._shape(topic, _LAYOUT_FIELDS, fields)
 
     cdef bytes _pickle(self, Topic topic, object value, tuple fields):
-        """Return a payload that pickles a value; errors name the field that is in the way."""
+        """Return the pickle of a value; errors name the field that is in the way."""
         try:
-            return b"\x01" + _pickled(value)
+            return _pickled(value)
         except Exception as error:
             for name, part in zip(fields, value if fields else ()):
                 try:

@@ -29,6 +29,9 @@ cdef struct Writer:
     int64_t room  # what containers may still hold
     int shift  # by how many bits a size is shifted before it is counted
     bint explain  # whether somebody reads why a value is not plain
+    Py_ssize_t apart  # the size from which on bytes are kept apart, and not copied
+    Py_ssize_t kept  # how many bytes were
+    PyObject *pieces  # owned: a list of these, each behind its place in the others; may be NULL
     uchar small[SMALL]
 
 
@@ -38,13 +41,31 @@ cdef struct Cursor:
 
 
 cdef inline void start_writing(Writer *out, int64_t room, int shift, bint explain) noexcept:
-    """Begin; whoever does so must release ``out.large`` in the end, whatever happens."""
+    """Begin; whoever does so must call stop_writing() in the end, whatever happens."""
     out.begin = out.at = out.small
     out.end = out.small + SMALL
     out.large = NULL
     out.room = room
     out.shift = shift
     out.explain = explain
+    out.apart = PY_SSIZE_T_MAX
+    out.kept = 0
+    out.pieces = NULL
+
+
+cdef inline void stop_writing(Writer *out) noexcept:
+    """Release what a writer owns."""
+    Py_XDECREF(out.large)
+    Py_XDECREF(out.pieces)
+    out.large = out.pieces = NULL
+
+
+cdef inline void write_again(Writer *out, Py_ssize_t used) noexcept:
+    """Forget all but so many of the first bytes, and all that was kept apart."""
+    out.at = out.begin + used
+    out.kept = 0
+    Py_XDECREF(out.pieces)
+    out.pieces = NULL
 
 
 cdef inline int grow(Writer *out, Py_ssize_t size) except -1:
@@ -52,7 +73,8 @@ cdef inline int grow(Writer *out, Py_ssize_t size) except -1:
     cdef Py_ssize_t capacity
     if size > PY_SSIZE_T_MAX // 2 - used:
         raise MemoryError
-    capacity = (used + size) + (used + size) // 4 + SMALL
+    # In proportion to what is there: a long part behind a short one is not made any longer.
+    capacity = (used + size) + used // 4 + SMALL
     if out.large == NULL:
         large = PyBytes_FromStringAndSize(NULL, capacity)
         memcpy(PyBytes_AS_STRING(large), out.begin, used)
@@ -78,6 +100,34 @@ cdef inline int write(Writer *out, const void *data, Py_ssize_t size) except -1:
     memcpy(out.at, data, size)
     out.at += size
     return 0
+
+
+cdef inline int keep(Writer *out, bytes data) except -1:
+    """Let bytes be the next ones without copying them."""
+    cdef list pieces
+    if out.pieces == NULL:
+        pieces = []
+        Py_INCREF(pieces)
+        out.pieces = <PyObject *>pieces
+    pieces = <list>out.pieces
+    pieces.append((out.at - out.begin, data))
+    out.kept += len(data)
+    return 0
+
+
+cdef inline tuple finish_pieces(Writer *out):
+    """Return what was written, in pieces, where something was kept apart."""
+    cdef Py_ssize_t start = 0
+    cdef Py_ssize_t end
+    pieces = []
+    for end, data in <list>out.pieces:
+        pieces.append(PyBytes_FromStringAndSize(<char *>out.begin + start, end - start))
+        pieces.append(data)
+        start = end
+    if start < out.at - out.begin:
+        end = out.at - out.begin
+        pieces.append(PyBytes_FromStringAndSize(<char *>out.begin + start, end - start))
+    return tuple(pieces)
 
 
 cdef inline bytes finish(Writer *out):

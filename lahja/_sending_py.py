@@ -15,6 +15,7 @@ from . import wire
 from ._codec_py import _length, _NotPlainError, _write, encode_value
 from .common import BaseEvent, BroadcastConfig, already_bound
 from .exceptions import EncodeError
+from .frames import APART, Frame, frame_size, gathered
 from .layouts import BINDING, is_self_pickling, slot_names
 from .names import name_of
 
@@ -49,7 +50,7 @@ class Outlet:
 
     def __init__(self, wake: Callable[[], None], high_water: int) -> None:
         self.name = ""
-        self.frames: list[bytes] = []
+        self.frames: list[bytes] = []  # or their pieces
         self.size = 0  # bytes in frames, and those taken that the socket did not accept yet
         self.threshold = 0
         self.wake = wake
@@ -60,14 +61,18 @@ class Outlet:
         self.announced: set[int] = set()
         self.events = 0  # how many were queued so far
 
-    def put(self, frame: bytes) -> None:
+    def put(self, frame: Frame) -> None:
         """Queue a whole frame."""
-        self.frames.append(frame)
-        self.size += len(frame)
+        if isinstance(frame, bytes):
+            self.frames.append(frame)
+            self.size += len(frame)
+        else:
+            self.frames.extend(frame)
+            self.size += frame_size(frame)
         if self.size > self.threshold:
             self.wake()
 
-    def send(self, shape: Shape, frame: bytes) -> None:
+    def send(self, shape: Shape, frame: Frame) -> None:
         """Queue an event, and before it what announces its shape, the first time."""
         if shape.type_id not in self.announced:
             self.announced.add(shape.type_id)
@@ -77,7 +82,11 @@ class Outlet:
         self.put(frame)
 
     def take(self) -> list[bytes]:
-        """Return the frames that wait, and keep none; ``size`` stays until they are written."""
+        """
+        Return the frames that wait, in pieces where they are long, and keep none.
+
+        ``size`` stays until they are written.
+        """
         frames = self.frames
         self.frames = []
         return frames
@@ -233,7 +242,7 @@ class EventTable:
         self.on_topic = on_topic
         self.topics: dict[type, Topic] = {}
         self.by_name: dict[str, Topic] = {}  # whose class is meant when an event arrives
-        self.compressor: Callable[[Shape, bytes], bytes | None] | None = None
+        self.compressor: Callable[[Shape, Frame], bytes | None] | None = None
         self.limit = wire.MAX_FRAME_SIZE  # the least that any peer accepts
         self.debt = 0  # what was sent since the event loop last had a turn
         self.congested = False  # an outlet went over its high-water mark
@@ -410,7 +419,7 @@ class EventTable:
         kind: int,
         request_id: bytes,
         outlets: tuple[Outlet, ...],
-    ) -> tuple[Shape, bytes]:
+    ) -> tuple[Shape, Frame]:
         """
         Encode and bind an event that is about to be sent to some outlets only.
 
@@ -423,13 +432,13 @@ class EventTable:
         self.bind(event, request_id or None)
         return shape, frame
 
-    def admit(self, outlets: Iterable[Outlet], shape: Shape, frame: bytes) -> None:
+    def admit(self, outlets: Iterable[Outlet], shape: Shape, frame: Frame) -> None:
         """
         Make sure that every peer accepts a frame of this size.
 
         :raise EncodeError: where one does not
         """
-        size = max(len(frame), len(shape.announcement)) - wire.LENGTH_SIZE
+        size = max(frame_size(frame), len(shape.announcement)) - wire.LENGTH_SIZE
         if size > self.limit:
             for outlet in outlets:
                 if size > outlet.limit:
@@ -439,16 +448,17 @@ class EventTable:
                         "(its max_frame_size)",
                     )
 
-    def send(self, outlets: Iterable[Outlet], shape: Shape, frame: bytes) -> None:
+    def send(self, outlets: Iterable[Outlet], shape: Shape, frame: Frame) -> None:
         """Queue an encoded event for every one of the outlets, compressed where that helps."""
         compressed = None
-        if self.compressor is not None and len(frame) > wire.COMPRESS_MINIMUM:
+        size = frame_size(frame)
+        if self.compressor is not None and size > wire.COMPRESS_MINIMUM:
             compressed = self.compressor(shape, frame)
         for outlet in outlets:
             outlet.send(shape, compressed if compressed and outlet.compress else frame)
             if outlet.size > outlet.high_water:
                 self.congested = True
-        self.debt += len(frame) >> 10
+        self.debt += size >> 10
 
     def bind(self, event: Any, request_id: bytes | None) -> None:
         """Bind an event that was not broadcast yet."""
@@ -463,9 +473,11 @@ class EventTable:
         kind: int,
         request_id: bytes,
         outlets: tuple[Outlet, ...] | None = None,
-    ) -> tuple[Shape, bytes]:
+    ) -> tuple[Shape, Frame]:
         """
         Return the frame of an event, and the shape under which it is sent.
+
+        Long values are pieces of it, and are not copied.
 
         :param outlets: those that have a say in how it is encoded; all that want the type if None
         :raise BindError: where the event was broadcast before
@@ -485,18 +497,19 @@ class EventTable:
         shape = topic.shapes.get(fields)
         if shape is None:
             shape = self._new_shape(topic, fields)
+        payload: list[bytes]
         if shape.layout == wire.LAYOUT_WHOLE:
             if not may_pickle:
                 reason = "its class defines its own pickling"
                 raise EncodeError(topic.name, _refusal(reason, self, outlets))
-            payload = self._pickle(topic, event, ())
+            payload = [b"\x01", self._pickle(topic, event, ())]
         else:
             values: tuple[Any, ...]
             if shape.layout == wire.LAYOUT_FIELDS:
                 values = tuple([state[name] for name in shape.fields])
             else:
                 values = ({name: state[name] for name in fields if name not in BINDING},)
-            out: list[bytes] = [b"\x00"]
+            payload = [b"\x00"]
             room = (
                 [wire.MAX_PLAIN_CONTAINERS, 10]
                 if may_pickle
@@ -505,7 +518,7 @@ class EventTable:
             index = 0
             try:
                 for value in values:
-                    _write(value, out, 0, room)
+                    _write(value, payload, 0, room)
                     index += 1
             except _NotPlainError as error:
                 if not may_pickle:
@@ -513,20 +526,20 @@ class EventTable:
                     raise EncodeError(
                         topic.name, _refusal(str(error), self, outlets), field
                     ) from None
-                payload = self._pickle(topic, values, shape.fields)
-                if topic.cls.__qualname__.encode("utf-8", "surrogatepass") in payload:
+                pickled = self._pickle(topic, values, shape.fields)
+                if topic.cls.__qualname__.encode("utf-8", "surrogatepass") in pickled:
                     # The event may be part of its own state, which only pickling it whole keeps.
                     try:
-                        payload = self._pickle(topic, event, ())
+                        pickled = self._pickle(topic, event, ())
                         shape = self._shape(topic, wire.LAYOUT_WHOLE, ())
                     except EncodeError:
                         pass
-            else:
-                payload = b"".join(out)
-        size = 5 + len(request_id) + len(payload)
+                payload = [b"\x01", pickled]
+        size = 5 + len(request_id) + sum(map(len, payload))
         if size > wire.MAX_LENGTH:
             raise EncodeError(topic.name, f"it takes {size} bytes, more than a frame can have")
-        return shape, _event_header.pack(size, kind, shape.type_id) + request_id + payload
+        parts = (_event_header.pack(size, kind, shape.type_id), request_id, *payload)
+        return shape, b"".join(parts) if size < APART else gathered(parts)
 
     def _shape(self, topic: Topic, layout: int, fields: tuple[str, ...]) -> Shape:
         key = fields if layout == wire.LAYOUT_FIELDS else layout
@@ -547,9 +560,9 @@ class EventTable:
         return self._shape(topic, wire.LAYOUT_FIELDS, fields)
 
     def _pickle(self, topic: Topic, value: Any, fields: tuple[str, ...]) -> bytes:
-        """Return a payload that pickles a value; errors name the field that is in the way."""
+        """Return the pickle of a value; errors name the field that is in the way."""
         try:
-            return b"\x01" + _pickled(value)
+            return _pickled(value)
         except Exception as error:
             for name, part in zip(fields, value if fields else (), strict=True):
                 try:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import wire
 from .exceptions import DecodeError, FrameTooLarge
+from .frames import Frame, body_of, frame_size
 
 if TYPE_CHECKING:
     from .framing import Shape
@@ -54,14 +55,14 @@ class Compressor:
         self._compress: Callable[[bytes], bytes] = _snappy().compress
         self._passes: dict[int, int] = {}  # by type id: events that go without an attempt
 
-    def __call__(self, shape: Shape, frame: bytes) -> bytes | None:
+    def __call__(self, shape: Shape, frame: Frame) -> bytes | None:
         """Return the frame compressed, or None where that would not make it smaller."""
         passes = self._passes.get(shape.type_id, 0)
         if passes:
             self._passes[shape.type_id] = passes - 1
             return None
-        packed = self._compress(frame[wire.LENGTH_SIZE :])
-        if len(packed) + 1 < (len(frame) - wire.LENGTH_SIZE) * 7 // 8:
+        packed = self._compress(body_of(frame))
+        if len(packed) + 1 < (frame_size(frame) - wire.LENGTH_SIZE) * 7 // 8:
             shape.reluctance = 0
             return struct.pack("<IB", len(packed) + 1, wire.COMPRESSED) + packed
         shape.reluctance = min(2 * shape.reluctance + 1, _MOST_PASSED_BY)

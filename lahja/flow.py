@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
+from .frames import Frame
 from .framing import Shape
 
 __all__ = ["Gate", "Holder", "Intake", "Window"]
@@ -47,7 +48,7 @@ class Window:
     def __init__(self, size: int) -> None:
         self.size = size
         self.available = size
-        self.held: deque[tuple[Shape, bytes, Gate]] = deque()
+        self.held: deque[tuple[Shape, Frame, Gate]] = deque()
 
     def admits(self) -> bool:
         """Return whether an event may be sent now, and count it as sent."""
@@ -56,7 +57,7 @@ class Window:
         self.available -= 1
         return True
 
-    def hold(self, shape: Shape, frame: bytes) -> Gate:
+    def hold(self, shape: Shape, frame: Frame) -> Gate:
         """Keep an event until there is credit for it."""
         gate = Gate()
         self.held.append((shape, frame, gate))
@@ -75,7 +76,7 @@ class Window:
         """Limit nothing any more."""
         self.available = len(self.held)
 
-    def release(self) -> Iterator[tuple[Shape, bytes, Gate]]:
+    def release(self) -> Iterator[tuple[Shape, Frame, Gate]]:
         """Take out what may be sent now."""
         while self.held and self.available > 0:
             self.available -= 1

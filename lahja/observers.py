@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from . import wire
 from .exceptions import ProtocolError
 from .flow import Gate
+from .frames import Frame, body_of, frame_size
 from .framing import EventTable, Outlet, Shape, Topic, encode_value
 from .protocol import Connection, Rejection, control_frame
 
@@ -195,7 +196,7 @@ class Observers:
         event: Any,
         kind: int,
         request_id: bytes,
-        encoded: tuple[Shape, bytes] | None,
+        encoded: tuple[Shape, Frame] | None,
         elsewhere: int,
         here: int,
     ) -> None:
@@ -207,10 +208,10 @@ class Observers:
         taps = self.taps[topic.name]
         if encoded is None:
             encoded = self._encode(topic, event, kind, request_id)
-        if encoded is None or len(encoded[1]) > TAP_EVENT_SIZE:
+        if encoded is None or frame_size(encoded[1]) > TAP_EVENT_SIZE:
             encoded = self._without_values(topic.name, kind, request_id)
         shape, frame = encoded
-        body = memoryview(frame)[wire.LENGTH_SIZE :]
+        body = body_of(frame)
         size = _tapped.size - wire.LENGTH_SIZE + len(body)
         for tap in taps:
             outlet = tap.outlet
@@ -230,7 +231,7 @@ class Observers:
 
     def _encode(
         self, topic: Topic, event: Any, kind: int, request_id: bytes
-    ) -> tuple[Shape, bytes] | None:
+    ) -> tuple[Shape, Frame] | None:
         """Return shape and frame of an event that is sent to nobody else, if that is easy."""
         table = self._table
         before = topic.outlets, topic.strict, table.limit

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Protocol
 from . import wire
 from .compression import has_snappy, uncompress
 from .exceptions import DecodeError, ProtocolError
+from .frames import Frame, frame_size, gathered
 from .framing import Inlet, Outlet, Reader, decode_value, encode_value
 from .layouts import BINDING
 from .names import main_module_name
@@ -149,15 +150,16 @@ def control_frame(kind: int, *values: object) -> bytes:
     return struct.pack("<IB", len(value) + 1, kind) + value
 
 
-def traced_frame(frame: bytes, context: bytes) -> bytes:
+def traced_frame(frame: Frame, context: bytes) -> Frame:
     """
     Return the frame of an event together with the trace that it belongs to.
 
     :param context: the plain value that TRACED has in :mod:`lahja.wire`
     """
-    size = 3 + len(context) + len(frame) - wire.LENGTH_SIZE
+    size = 3 + len(context) + frame_size(frame) - wire.LENGTH_SIZE
     header = struct.pack("<IBH", size, wire.TRACED, len(context))
-    return b"".join((header, context, frame[wire.LENGTH_SIZE :]))
+    first, *others = (frame,) if isinstance(frame, bytes) else frame
+    return gathered((header, context, first[wire.LENGTH_SIZE :], *others))
 
 
 class Connection:

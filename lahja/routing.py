@@ -31,6 +31,7 @@ from .exceptions import (
 )
 from .explaining import who_wants_what
 from .flow import Gate, Intake, Window
+from .frames import frame_size
 from .framing import EventTable, Inlet, Outlet, PendingRequest, Topic
 from .membership import MembershipChange, MembershipReason
 from .names import find_class, main_module_name, name_of
@@ -490,7 +491,7 @@ class Router:
             self.observed_by.tap(topic, event, kind, request_id, encoded, len(outlets), here)
         if self.trace_context is not None and kind != wire.RESPONSE:
             traced = traced_frame(frame, self.trace_context)
-            if len(traced) - wire.LENGTH_SIZE <= table.limit:
+            if frame_size(traced) - wire.LENGTH_SIZE <= table.limit:
                 frame = traced
         windows: dict[Outlet, Window] = topic.windows if kind == wire.EVENT else {}
         if windows:

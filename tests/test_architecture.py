@@ -27,7 +27,7 @@ ROOT = Path(lahja.__file__).parent
 # From the bottom to the top; a module may import from its own layer and from those below.
 LAYERS: list[set[str]] = [
     {"exceptions", "wire", "constants", "typing", "version", "stats", "counting", "membership"},
-    {"common"},
+    {"common", "frames"},
     {"names"},
     {"layouts", "pickling", "compression"},
     {"_codec_py"},

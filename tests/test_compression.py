@@ -66,6 +66,14 @@ def test_what_does_not_shrink_is_left_alone_ever_longer() -> None:
 
 
 @needs_snappy
+def test_a_frame_in_pieces_is_compressed_as_a_whole() -> None:
+    for value in (COMPRESSIBLE * 10, NOISE * 10):
+        whole = frame(b"header" + value)
+        pieces = (whole[:10], value)
+        assert Compressor()(shape(), pieces) == Compressor()(shape(), whole)
+
+
+@needs_snappy
 def test_each_type_is_judged_by_itself() -> None:
     compressor, noisy, plain = Compressor(), shape(0), shape(1)
     for _ in range(5):

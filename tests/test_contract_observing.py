@@ -439,6 +439,18 @@ async def test_long_events_are_shown_without_their_values(bus: Bus) -> None:
         assert len(await raw.read_kind(wire.EVENT)) > TAP_EVENT_SIZE
 
 
+async def test_a_value_that_is_sent_in_pieces_is_shown(bus: Bus) -> None:
+    async with (
+        bus.serve("server") as server,
+        raw_peer(server, "raw", {Blob: None}) as raw,
+        raw_observer(server, "observer", ANYTHING) as peer,
+    ):
+        data = bytes(range(256)) * 512
+        await server.broadcast(Blob(data))
+        assert await Viewer(peer).next() == event("fault_helpers:Blob", data, elsewhere=1)
+        assert (await raw.read_kind(wire.EVENT)).endswith(data)
+
+
 async def test_held_events_are_shown_when_they_are_broadcast(bus: Bus) -> None:
     async with (
         bus.serve("server") as server,

@@ -24,9 +24,18 @@ from lahja import wire
 from lahja.common import BaseEvent
 from lahja.compression import has_snappy
 from lahja.exceptions import DecodeError, FrameTooLarge, ProtocolError, TruncatedFrame
-from lahja.framing import EventTable, Inlet, Topic, decode_value
+from lahja.frames import APART, body_of, frame_size
+from lahja.framing import EventTable, Inlet, Topic, decode_value, encode_value
 from lahja.names import main_module_name, name_of
-from lahja.protocol import Connection, Hello, Rejection, State, control_frame, one_line
+from lahja.protocol import (
+    Connection,
+    Hello,
+    Rejection,
+    State,
+    control_frame,
+    one_line,
+    traced_frame,
+)
 
 OPTIONS = {
     "compression": (),
@@ -974,3 +983,16 @@ def test_without_snappy_a_compressed_frame_is_an_error(
 )
 def test_what_a_peer_chose_is_short_and_printable_in_a_log(text: object, line: str) -> None:
     assert one_line(text) == line
+
+
+# -- Traces ----------------------------------------------------------------------------------
+
+
+def test_a_long_value_stays_apart_when_its_event_gets_a_trace() -> None:
+    value = bytes(APART)
+    header = struct.pack("<IB", 1 + len(value), wire.EVENT)
+    context = encode_value({"traceparent": "00-1"})
+    first, second = pieces = traced_frame((header, value), context)
+    assert second is value
+    assert body_of(pieces) == body_of(traced_frame(header + value, context))
+    assert first.startswith(struct.pack("<IB", frame_size(pieces) - 4, wire.TRACED))  # type: ignore[union-attr]
