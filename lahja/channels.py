@@ -26,6 +26,7 @@ _IDLE = (
 )
 _MOST_BUFFERS = 64
 _JOINED_SIZE = 256 * 1024
+_SEND_BUFFER = 512 * 1024  # of the system, once there are long frames; it may allow less
 _NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)  # Python ignores SIGPIPE, a program may not
 
 MakeConnection = Callable[[Callable[[], None]], Connection]
@@ -105,6 +106,7 @@ class Channel(ABC):
         self._written_at = 0.0  # when something was last written
         self._written_when = 0.0  # how long all channels had been writing by then
         self._broken = False  # writing failed; what the peer sent before may still be read
+        self._is_wide = False  # whether the system was asked for a longer buffer
 
     @abstractmethod
     def watch_readable(self) -> None:
@@ -189,7 +191,7 @@ class Channel(ABC):
         try:
             while self._chunks or outlet.frames:
                 if not self._chunks:
-                    self._chunks = _joined(outlet.take())
+                    self._chunks = _joined(outlet.take(), self._widen)
                 chunks = self._chunks
                 if len(chunks) == 1:
                     count = self.socket.send(chunks[0], _NO_SIGNAL)
@@ -227,6 +229,15 @@ class Channel(ABC):
                 self._owner.call_soon(self.close)
         if self._owner.gates:
             self._owner.written(outlet)
+
+    def _widen(self) -> None:
+        """Let the system take much at a time, so that the two processes take turns less often."""
+        if self._is_wide:
+            return
+        self._is_wide = True
+        size = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+        if size < _SEND_BUFFER:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
 
     def read_the_rest(self) -> None:
         """Handle what a peer that is gone had said, and close."""
@@ -269,9 +280,9 @@ class Channel(ABC):
             error.__traceback__ = error.__context__ = None
 
 
-def _joined(frames: list[bytes]) -> list[memoryview | bytes]:
-    """Return the frames in fewer pieces; long ones are not copied."""
-    if len(frames) == 1:
+def _joined(frames: list[bytes], on_long: Callable[[], None]) -> list[memoryview | bytes]:
+    """Return the frames in fewer pieces; long ones, of which ``on_long`` tells, are not copied."""
+    if len(frames) == 1 and len(frames[0]) < _FLUSH_SIZE:
         return [*frames]
     chunks: list[memoryview | bytes] = []
     run: list[bytes] = []
@@ -282,6 +293,7 @@ def _joined(frames: list[bytes]) -> list[memoryview | bytes]:
             chunks.append(b"".join(run))
             run, size = [], 0
         if is_long:
+            on_long()
             chunks.append(frame)
         else:
             run.append(frame)

@@ -30,7 +30,7 @@ from helpers import (
     until,
 )
 
-from lahja import AsyncioEndpoint, Stream, peering, survey, wire
+from lahja import AsyncioEndpoint, Stream, channels, peering, survey, wire
 from lahja.base import BaseEndpoint
 from lahja.channels import Channel
 from lahja.protocol import control_frame
@@ -147,6 +147,44 @@ async def test_a_socket_that_takes_more_again_when_it_is_closed_is_left_alone(bu
         channel._wake()
         assert channel.blocked
         assert not channel.on_readable()
+        await peer.closed()
+
+
+async def test_the_system_is_asked_for_a_longer_buffer_when_there_are_long_events(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for least, grows in ((channels._SEND_BUFFER, True), (1, False)):
+        monkeypatch.setattr(channels, "_SEND_BUFFER", least)
+        async with bus.serve("server") as server, raw_peer(server, "raw", {Text: None}) as peer:
+            channel = channel_of(server, "raw")
+            channel.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 20_000)
+            before = channel.socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+            while not channel.blocked:
+                server.broadcast_nowait(Text("x" * 30_000))
+            assert channel.socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == before
+            server.broadcast_nowait(Text("x" * 100_000))
+            while channel.connection.outlet.size:
+                await peer.read()
+            after = channel.socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+            assert (after > before) is grows
+
+
+async def test_a_peer_that_reads_by_fits_and_starts_gets_everything(bus: Bus) -> None:
+    """The socket is full again and again, and in between everything is written."""
+    values = [bytes((number,)) * 3_000_000 for number in range(5)]
+    async with bus.serve("server") as server, raw_peer(server, "raw", {Number: None}) as peer:
+        channel = channel_of(server, "raw")
+        for value in values:
+            server.broadcast_nowait(Number(value))  # type: ignore[arg-type]
+            assert channel.blocked
+            body = await peer.read_kind(wire.EVENT)
+            assert body.endswith(value)
+            assert channel.connection.outlet.size == 0
+            await until(lambda: not channel.blocked)
+        server.broadcast_nowait(Number(values[0]))  # type: ignore[arg-type]
+        for _ in range(3):
+            await anyio.lowlevel.checkpoint()
+        channel.close()  # while somebody waits until the socket takes more
         await peer.closed()
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import re
 import time
 import types
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
@@ -39,6 +40,7 @@ from lahja.base import BaseEndpoint
 pytestmark = pytest.mark.anyio
 
 DATA = os.urandom(100_000)
+MOST_OF_IT = re.compile(r"server: dropped (1[5-9]|2\d)\d{5} bytes, ")  # of 3 MB
 
 
 @pytest.fixture
@@ -116,7 +118,7 @@ async def test_leaving_reports_per_peer_what_it_did_not_take_within_drain_timeou
     await good.expect([[], 30 * len(DATA)])
     assert len(complaints(caplog)) == 2
     for name, text in zip(("first", "second"), sorted(complaints(caplog), key=len), strict=True):
-        assert text.startswith("server: dropped 2"), text  # of 3 MB
+        assert MOST_OF_IT.match(text), text
         assert text.endswith(f"bytes, which {name!r} did not take within 0.5 s")
     assert unfinished(endpoint) == {}
 
@@ -154,7 +156,7 @@ async def test_a_cancelled_body_waits_for_nobody_and_still_loses_nothing_in_sile
     assert anyio.current_time() - began < 1
     await good.expect([[*range(100)], 0])
     (complaint,) = complaints(caplog)
-    assert complaint.startswith("server: dropped 2")
+    assert MOST_OF_IT.match(complaint), complaint
     assert complaint.endswith("bytes, which 'stopped' had not taken yet")
 
 

@@ -41,16 +41,21 @@ class AsyncioChannel(Channel):
         super().__init__(sock, owner, make)
         self._loop = loop
         self._descriptor = sock.fileno()
+        self._is_watching = False  # whether the loop says when the socket takes more
 
     def watch_readable(self) -> None:
         self._loop.add_reader(self._descriptor, self.on_readable)
 
     def watch_writable(self) -> None:
-        self._loop.add_writer(self._descriptor, self._on_writable)
+        if not self._is_watching:
+            self._is_watching = True
+            self._loop.add_writer(self._descriptor, self._on_writable)
 
     def _on_writable(self) -> None:
-        self._loop.remove_writer(self._descriptor)
         self.on_writable()
+        if not (self.blocked or self.closed):
+            self._is_watching = False
+            self._loop.remove_writer(self._descriptor)
 
     def release(self) -> None:
         self._loop.remove_reader(self._descriptor)

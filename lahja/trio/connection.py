@@ -55,6 +55,7 @@ class TrioChannel(Channel):
     ) -> None:
         super().__init__(sock, owner, make)
         self._start_soon = start_soon
+        self._has_writer = False  # whether the other task is there
 
     def watch_readable(self) -> None:
         self._start_soon(self._read)
@@ -68,16 +69,18 @@ class TrioChannel(Channel):
             self.on_readable()
 
     def watch_writable(self) -> None:
-        self._start_soon(self._wait_writable)
+        if not self._has_writer:
+            self._has_writer = True
+            self._start_soon(self._wait_writable)
 
     async def _wait_writable(self) -> None:
-        if self.closed:
-            return
-        try:
-            await trio.lowlevel.wait_writable(self.socket.fileno())
-        except trio.ClosedResourceError:
-            return
-        self.on_writable()
+        while self.blocked and not self.closed:
+            try:
+                await trio.lowlevel.wait_writable(self.socket.fileno())
+            except trio.ClosedResourceError:
+                return
+            self.on_writable()
+        self._has_writer = False
 
     def release(self) -> None:
         trio.lowlevel.notify_closing(self.socket.fileno())

@@ -4,7 +4,8 @@ The floor: a Unix stream socket and blocking calls, without any library.
 Events are the bare payload: one ``sendall`` for each, and ``recv_into`` one buffer as long as the
 payload, or 64 KiB where that is more. Nothing is pickled, and nobody tells one event from the next.
 A request is pickled with its length in front, as all the others pickle it; the answer the same. The
-buffers of the socket are as the system makes them, which is how lahja has them, too.
+buffers of the socket are as the system makes them, but for payloads of 64 KiB or more: then the
+sender's is asked to be as long as lahja's, with which the loop is up to twice as fast.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ __all__ = ["ROLES", "about"]
 
 _LENGTH = struct.Struct("<I")
 _BUFFER = 1 << 16
+_SEND_BUFFER = 1 << 19
 _PATIENCE = 10.0  # seconds
 
 
@@ -56,6 +58,8 @@ def send(node: Node) -> None:
     payload = node.payload()
     with ExitStack() as stack:
         sock = _connect(node, stack)
+        if node.work.size >= _BUFFER:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         for _ in range(node.work.warm_up):
             sock.sendall(payload)
         sock.recv(1)
