@@ -23,13 +23,13 @@ Methods call each other without asking whether a subclass overrides them; only o
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
 from cpython.dict cimport PyDict_Next, PyDict_SetItem
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_FromDouble
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE, PyList_New, PyList_SET_ITEM
 from cpython.memoryview cimport PyMemoryView_GET_BUFFER
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from cpython.set cimport PySet_Add
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE, PyTuple_New, PyTuple_SET_ITEM
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_AsUTF8String, PyUnicode_DecodeUTF8
@@ -41,6 +41,7 @@ from ._memory cimport put32, put64, reserve, start_writing, stop_writing, uchar,
 
 cimport cython
 
+import copy
 import os
 import sys
 from collections import deque
@@ -134,6 +135,8 @@ IMPLEMENTATION = "cython"
 
 cdef Py_ssize_t _BUFFER_MINIMUM = 16 * 1024
 cdef Py_ssize_t _BUFFER_MAXIMUM = 256 * 1024  # where no frame needs more
+cdef Py_ssize_t _LOOKED_INTO = 1024  # bytes of a long frame that have to be there before it is
+cdef Py_ssize_t _AT_ONCE = 1024 * 1024  # bytes of a value for which there is room from the start
 
 # Typed once, in ``wire``; read here when the module is imported.
 cdef int _ANNOUNCE = wire.ANNOUNCE
@@ -578,11 +581,30 @@ cdef bint _exceeds(uint64_t size, object limit) except -1:
     return number < 0 or size > <uint64_t>number
 
 
-cdef Py_ssize_t _frame_size(object frame) except -1:
-    """Return how many bytes a frame has, in how many pieces it may be."""
+cdef bint _is_used_to_large = False
+
+
+cdef int _get_used_to_large() except -1:
+    """
+    Have the C library keep some memory instead of returning it each time that a value is freed.
+
+    Where it is glibc: the largest block that was ever freed says what counts as large. Otherwise
+    each value takes a page fault for every 4 KiB, which costs more than copying it.
+    """
+    global _is_used_to_large
+    if not _is_used_to_large:
+        _is_used_to_large = True
+        PyBytes_FromStringAndSize(NULL, 4 * _AT_ONCE)  # which nobody touches
+    return 0
+
+
+cdef inline Py_ssize_t _frame_size(object frame) except -1:
+    """Return how many bytes a frame has."""
+    return PyBytes_GET_SIZE(frame) if type(frame) is bytes else _pieces_size(frame)
+
+
+cdef Py_ssize_t _pieces_size(object frame) except -1:
     cdef Py_ssize_t size = 0
-    if type(frame) is bytes:
-        return len(<bytes>frame)
     for piece in <tuple?>frame:
         size += len(<bytes?>piece)
     return size
@@ -622,7 +644,7 @@ cdef class Outlet:
         """Queue a whole frame."""
         if type(frame) is bytes:
             self.frames.append(frame)
-            self.size += len(<bytes>frame)
+            self.size += PyBytes_GET_SIZE(frame)
         else:
             self.frames.extend(<tuple?>frame)
             self.size += _frame_size(frame)
@@ -1110,6 +1132,7 @@ cdef class EventTable:
             if len(payload) < out.apart:
                 write(&out, PyBytes_AS_STRING(payload), len(payload))
             else:
+                _get_used_to_large()
                 keep(&out, payload)
             return self._close(&out, topic, shape, kind, used)
         finally:
@@ -1503,13 +1526,14 @@ cdef class Inlet:
             raise DecodeError(_said(error)) from error
         try:
             return self._build(
-                cls, <const uchar *>view.buf, at, view.len, data, 0, origin, request_id, loads
+                (), cls, <const uchar *>view.buf, at, view.len, data, 0, origin, request_id, loads
             )
         finally:
             PyBuffer_Release(&view)
 
     cdef object _build(
         self,
+        tuple early,
         object cls,
         const uchar *data,
         Py_ssize_t offset,
@@ -1520,7 +1544,11 @@ cdef class Inlet:
         object request_id,
         object loads,
     ):
-        """Do what build() does; the data are those of ``owner``, from ``start`` on."""
+        """
+        Do what build() does; the data are those of ``owner``, from ``start`` on.
+
+        The first values are not in the data, but were read before.
+        """
         cdef Cursor cursor
         cdef int form
         try:
@@ -1530,7 +1558,7 @@ cdef class Inlet:
             cursor.at = data + offset + 1
             cursor.end = data + size
             if form == _PLAIN and self.layout != _LAYOUT_WHOLE:
-                values = self._read_values(&cursor)
+                values = self._read_values(&cursor, early)
             elif form == _PICKLED:
                 if loads is None:
                     raise DecodeError("it is pickled, and this endpoint has allow_pickle=False")
@@ -1557,18 +1585,18 @@ cdef class Inlet:
         except Exception as error:
             raise DecodeError(_said(error)) from error
 
-    cdef tuple _read_values(self, Cursor *cursor):
-        """Return the values that a plain payload holds."""
+    cdef tuple _read_values(self, Cursor *cursor, tuple early):
+        """Return the values that a plain payload holds, behind those that were read before."""
         cdef Py_ssize_t count = 1
         if self.layout == _LAYOUT_FIELDS:
-            count = len(self.fields)
+            count = len(self.fields) - len(early)
             if count > cursor.end - cursor.at:
                 while True:  # every value takes a byte at least: this ends with an error
                     _read(cursor, 0)
         values = _read_tuple(cursor, count, 0)
         if cursor.at != cursor.end:
             raise DecodeError(f"{cursor.end - cursor.at} bytes too many follow the fields")
-        return values
+        return early + values if early else values
 
     cdef object _assemble(self, object cls, tuple values, object origin, object request_id):
         """Return a bound event of the class that is known."""
@@ -1663,6 +1691,45 @@ cdef int _hand_over(Topic topic, object event) except -1:
     return 0
 
 
+# The bytes object is nobody else's as long as it is written to: no view of it may be left when it
+# is given away, and each keeps this object.
+cdef class _Landing:
+    """Be where a long value is received: a bytes object that may be written to."""
+
+    cdef PyObject *data  # owned; the only reference
+    cdef Py_ssize_t capacity
+    cdef Py_ssize_t views  # how many there are
+
+    def __cinit__(self, Py_ssize_t capacity):
+        cdef object data = PyBytes_FromStringAndSize(NULL, capacity)
+        Py_INCREF(data)
+        self.data = <PyObject *>data
+        self.capacity = capacity
+        self.views = 0
+
+    def __dealloc__(self):
+        Py_XDECREF(self.data)
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        PyBuffer_FillInfo(view, self, PyBytes_AS_STRING(<object>self.data), self.capacity, 0, flags)
+        self.views += 1
+
+    def __releasebuffer__(self, Py_buffer *view):
+        self.views -= 1
+
+
+cdef bytes _give_away(_Landing landing):
+    """Return the value that has landed."""
+    cdef PyObject *data = landing.data
+    if landing.views:
+        return PyBytes_FromStringAndSize(PyBytes_AS_STRING(<object>data), landing.capacity)
+    value = <bytes>data
+    landing.data = NULL
+    landing.capacity = 0
+    Py_DECREF(value)
+    return value
+
+
 cdef class Reader:
     """Reader(limit, on_error)\n--\n
     Take frames out of the bytes that a peer sends.
@@ -1681,6 +1748,14 @@ cdef class Reader:
     cdef Py_ssize_t _start
     cdef Py_ssize_t _end
     cdef object _failure
+    cdef bint _is_long
+    cdef bint _looked_into
+    cdef tuple _early
+    cdef Py_ssize_t _apart
+    cdef _Landing _landing
+    cdef Py_ssize_t _landing_size
+    cdef Py_ssize_t _landed
+    cdef bint _was_early
     cdef public Py_ssize_t received
     cdef public Py_ssize_t events
 
@@ -1700,13 +1775,21 @@ cdef class Reader:
         self._start = 0
         self._end = 0
         self._failure = None
+        self._is_long = False
+        self._looked_into = False
+        self._early = ()
+        self._apart = 0
+        self._landing = None
+        self._landing_size = 0
+        self._landed = 0
+        self._was_early = False
         self.received = 0
         self.events = 0
 
     @property
     def pending(self):
         """How many bytes wait for the rest of their frame."""
-        return self._end - self._start
+        return self._end - self._start + self._apart + self._landed
 
     def get_buffer(self, sizehint=-1):
         """Return where the next bytes belong; never empty."""
@@ -1715,6 +1798,8 @@ cdef class Reader:
         cdef Py_ssize_t size
         cdef uint64_t needed
         view = self._view
+        if self._landing is not None:
+            return self._land(self._landing)
         if not pending:
             size = max(_BUFFER_MINIMUM, min(capacity, _BUFFER_MAXIMUM))
             if self._end == capacity and capacity < _BUFFER_MAXIMUM:
@@ -1722,11 +1807,13 @@ cdef class Reader:
             if size != capacity:
                 self._view = memoryview(bytearray(size))
             self._start = self._end = 0
+            if self._was_early:  # another one may follow: less of it is copied then
+                return self._view[:_BUFFER_MINIMUM]
         elif capacity - self._end < _BUFFER_MINIMUM:
             needed = <uint64_t>pending + <uint64_t>_BUFFER_MINIMUM
             if pending >= _LENGTH_SIZE:
                 needed = <uint64_t>get32(_data(view) + self._start) + <uint64_t>_LENGTH_SIZE
-                needed = max(needed, <uint64_t>pending + 1)
+                needed = max(needed - <uint64_t>self._apart, <uint64_t>pending + 1)
             if needed > <uint64_t>(capacity - self._start) or self._end == capacity:
                 # Room for a frame grows as its bytes arrive, not because its header says so.
                 needed = max(<uint64_t>_BUFFER_MINIMUM, min(needed, 4 * <uint64_t>pending))
@@ -1737,22 +1824,47 @@ cdef class Reader:
                 self._end = pending
         return self._view[self._end:]
 
+    cdef object _land(self, _Landing landing):
+        """Return where the next bytes of an early value belong."""
+        if self._landed == landing.capacity:
+            # Its room, too, grows as its bytes arrive.
+            self._landing = _Landing(min(self._landing_size, 4 * self._landed))
+            memcpy(_bytes_of(self._landing), _bytes_of(landing), self._landed)
+            landing = self._landing
+        return memoryview(landing)[self._landed:]
+
     def buffer_updated(self, nbytes):
         """Take note that so many bytes were put into the buffer."""
         cdef Py_ssize_t count = _offset(nbytes)
-        if not 0 <= count <= len(self._view) - self._end:
+        cdef _Landing landing = self._landing
+        cdef Py_ssize_t room
+        if landing is None:
+            room = len(self._view) - self._end
+        else:
+            room = landing.capacity - self._landed
+        if not 0 <= count <= room:
             raise ValueError(f"the buffer has no room for {nbytes} bytes")
-        self._end += count
         self.received += count
+        if landing is None:
+            self._end += count
+            return
+        self._landed += count
+        if self._landed == self._landing_size:
+            self._early += (_give_away(landing),)
+            self._apart += self._landed
+            self._landing = None
+            self._landed = 0
+            self._looked_into = False
 
     def next_frame(self):
         """
         Return the body of the next frame that is not an event, or None if more bytes are needed.
         """
         cdef const uchar *data
-        cdef Py_ssize_t pending, start
+        cdef Py_ssize_t pending, start, length
         cdef uint64_t size
         cdef int kind
+        cdef tuple early
         if self._failure is not None:
             raise self._failure
         try:
@@ -1767,17 +1879,89 @@ cdef class Reader:
                     raise FrameTooLarge(size, self.limit)
                 if not size:
                     raise ProtocolError("a frame is empty")
-                if <uint64_t>(pending - _LENGTH_SIZE) < size:
+                if <uint64_t>(pending - _LENGTH_SIZE + self._apart) < size:
+                    if size >= <uint64_t>_APART and pending >= _LOOKED_INTO:
+                        if not self._looked_into:
+                            self._look_into(size)
                     return None
                 start = self._start + _LENGTH_SIZE
-                self._start = start + size
+                length = size - self._apart
+                self._start = start + length
                 kind = data[start]
-                if not _EVENT <= kind <= _RESPONSE or self.inlets is None:
-                    return view[start:start + <Py_ssize_t>size]
-                self._dispatch(data + start, size, view, start)
+                if self._is_long:
+                    early = self._take_early()
+                    if not _EVENT <= kind <= _RESPONSE or self.inlets is None:
+                        return _restored(early, view[start:start + length])
+                    self._dispatch(early, data + start, length, view, start)
+                elif not _EVENT <= kind <= _RESPONSE or self.inlets is None:
+                    return view[start:start + length]
+                else:
+                    self._dispatch(_nothing_given, data + start, length, view, start)
         except ProtocolError as error:
             self._failure = error
             raise
+
+    cdef tuple _take_early(self):
+        """Return the early values of a frame that has ended."""
+        early, self._early = self._early, _nothing_given
+        self._was_early = self._is_long = bool(early)
+        self._looked_into = False
+        self._apart = 0
+        return early
+
+    cdef int _look_into(self, uint64_t left) except -1:
+        """Let a value land, where a long one comes next in a frame of which so much is left."""
+        cdef object view = self._view
+        cdef const uchar *body = _data(view) + self._start + _LENGTH_SIZE
+        cdef const uchar *first = body + _payload_offset(body[0])
+        cdef uint64_t size = 0
+        cdef Cursor cursor
+        cdef Inlet inlet
+        self._looked_into = self._is_long = True
+        if not _EVENT <= body[0] <= _RESPONSE or self.inlets is None:
+            return 0
+        inlet = self.inlets.get(get32(body + 1))
+        if inlet is None or inlet.layout != _LAYOUT_FIELDS or first[0] != _PLAIN:
+            return 0
+        if not self._is_wanted(inlet, body):
+            return 0
+        first += 1
+        early = list(self._early)
+        cursor.at = first
+        cursor.end = _data(view) + self._end
+        while True:
+            if len(early) == len(inlet.fields) or cursor.end - cursor.at < 5:
+                return 0
+            if cursor.at[0] == c"Y":
+                size = get32(cursor.at + 1)
+                if size >= <uint64_t>_APART and size > <uint64_t>(cursor.end - cursor.at - 5):
+                    break
+            try:
+                early.append(_read(&cursor, 0))
+            except DecodeError:  # most likely there is more to come
+                return 0
+        cursor.at += 5
+        if size > left - self._apart - (cursor.at - body):
+            return 0  # it will not decode
+        _get_used_to_large()
+        self._landed = cursor.end - cursor.at
+        landing = _Landing(min(<Py_ssize_t>size, max(_AT_ONCE, 4 * self._landed)))
+        memcpy(_bytes_of(landing), cursor.at, self._landed)
+        self._landing = landing
+        self._landing_size = size
+        self._early = tuple(early)
+        self._apart += cursor.at - first
+        self._end = first - _data(view)
+        return 0
+
+    cdef bint _is_wanted(self, Inlet inlet, const uchar *body) except -1:
+        """Return whether somebody waits for such an event, as far as can be told."""
+        cdef Topic topic = inlet.topic
+        if body[0] == _RESPONSE:
+            return PyBytes_FromStringAndSize(<char *>body + 5, _ID_SIZE) in self.requests
+        if topic is None or not topic.consumers:
+            topic = self.find_topic(inlet.name)
+        return topic is not None and bool(topic.consumers)
 
     def dispatch(self, body):
         """Hand an event or request to its consumers, or a response to its request."""
@@ -1790,16 +1974,16 @@ cdef class Reader:
             kind = (<uchar *>view.buf)[0]
             if not _EVENT <= kind <= _RESPONSE or self.inlets is None:
                 return False
-            self._dispatch(<uchar *>view.buf, view.len, body, 0)
+            self._dispatch(_nothing_given, <uchar *>view.buf, view.len, body, 0)
             return True
         finally:
             PyBuffer_Release(&view)
 
     cdef int _dispatch(
-        self, const uchar *body, Py_ssize_t size, object owner, Py_ssize_t start
+        self, tuple early, const uchar *body, Py_ssize_t size, object owner, Py_ssize_t start
     ) except -1:
         """Hand on what is in a body; its bytes are those of ``owner``, from ``start`` on."""
-        cdef Py_ssize_t offset = 5 if body[0] == _EVENT else 5 + _ID_SIZE
+        cdef Py_ssize_t offset = _payload_offset(body[0])
         cdef Topic topic
         cdef Inlet inlet
         if size < offset:
@@ -1811,18 +1995,19 @@ cdef class Reader:
         if body[0] != _EVENT:
             request_id = PyBytes_FromStringAndSize(<char *>body + 5, _ID_SIZE)
             if body[0] == _RESPONSE:
-                return self._respond(inlet, request_id, body, offset, size, owner, start)
+                return self._respond(early, inlet, request_id, body, offset, size, owner, start)
         topic = inlet.topic
         if topic is None or not topic.consumers:
             topic = inlet.topic = self.find_topic(inlet.name)
             if topic is None or not topic.consumers:
                 return 0  # it was sent before the peer knew that nobody wants it any more
-        event = self._build(inlet, topic, body, offset, size, owner, start, request_id)
+        event = self._build(early, inlet, topic, body, offset, size, owner, start, request_id)
         if topic.twins:
-            others = [
-                (twin, self._build(inlet, twin, body, offset, size, owner, start, request_id))
-                for twin in topic.twins
-            ]
+            others = []
+            for twin in topic.twins:
+                own = copy.deepcopy(early)
+                made = self._build(own, inlet, twin, body, offset, size, owner, start, request_id)
+                others.append((twin, made))
         else:
             others = _nothing_given
         if event is not None:
@@ -1835,8 +2020,8 @@ cdef class Reader:
         return 0
 
     cdef int _respond(
-        self, Inlet inlet, bytes request_id, const uchar *body, Py_ssize_t offset, Py_ssize_t size,
-        object owner, Py_ssize_t start
+        self, tuple early, Inlet inlet, bytes request_id, const uchar *body, Py_ssize_t offset,
+        Py_ssize_t size, object owner, Py_ssize_t start
     ) except -1:
         cdef PendingRequest request = self.requests.get(request_id)
         cdef Topic topic = None
@@ -1848,7 +2033,8 @@ cdef class Reader:
         if was_asked and topic is not None and topic.name == inlet.name:
             try:
                 event = inlet._build(
-                    topic.cls, body, offset, size, owner, start, self.origin, request_id, self.loads
+                    early, topic.cls, body, offset, size, owner, start, self.origin, request_id,
+                    self.loads,
                 )
             except DecodeError:
                 pass
@@ -1860,17 +2046,19 @@ cdef class Reader:
                 request.response = event
                 request.wake()
                 return _hand_over(topic, event)
-        self.on_response(inlet, request_id, memoryview(owner)[start:start + size], offset)
+        whole = _restored(early, memoryview(owner)[start:start + size])
+        self.on_response(inlet, request_id, whole, offset)
         return 0
 
     cdef object _build(
-        self, Inlet inlet, Topic topic, const uchar *body, Py_ssize_t offset, Py_ssize_t size,
-        object owner, Py_ssize_t start, object request_id
+        self, tuple early, Inlet inlet, Topic topic, const uchar *body, Py_ssize_t offset,
+        Py_ssize_t size, object owner, Py_ssize_t start, object request_id
     ):
         """Return the event, as an instance of the topic's class; None where it does not decode."""
         try:
             return inlet._build(
-                topic.cls, body, offset, size, owner, start, self.origin, request_id, self.loads
+                early, topic.cls, body, offset, size, owner, start, self.origin, request_id,
+                self.loads,
             )
         except DecodeError as error:
             self.on_error(inlet, error)
@@ -1878,13 +2066,30 @@ cdef class Reader:
 
     def end(self):
         """Take note that the peer sends no more."""
-        cdef Py_ssize_t pending = self._end - self._start
+        cdef Py_ssize_t pending = self.pending
         if pending and self._failure is None:
             missing = None
             if pending >= _LENGTH_SIZE:
                 missing = <int64_t>get32(_data(self._view) + self._start)
                 missing -= pending - _LENGTH_SIZE
             raise TruncatedFrame(missing)
+
+
+cdef inline Py_ssize_t _payload_offset(int kind) noexcept:
+    return 5 if kind == _EVENT else 5 + _ID_SIZE
+
+
+cdef inline char *_bytes_of(_Landing landing) noexcept:
+    return PyBytes_AS_STRING(<object>landing.data)
+
+
+cdef object _restored(tuple early, body):
+    """Return the body with the values that were taken out of it."""
+    if not early:
+        return body
+    first = _payload_offset(body[0]) + 1
+    values = [encode_value(value) for value in early]
+    return memoryview(b"".join([body[:first], *values, body[first:]]))
 
 
 cdef str _said_of(int kind):

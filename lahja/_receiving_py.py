@@ -6,21 +6,25 @@ From a buffer that a socket fills to whoever subscribed.
 
 from __future__ import annotations
 
+import copy
 import struct
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from . import wire
-from ._codec_py import _length, decode_value
+from ._codec_py import _length, decode_value, encode_value
 from ._sending_py import Outlet, PendingRequest, Topic, _said
 from .exceptions import DecodeError, FrameTooLarge, ProtocolError, TruncatedFrame
+from .frames import APART
 from .layouts import BINDING, set_by_descriptor
 
 __all__ = ["EventIterator", "Inlet", "Mailbox", "Reader"]
 
 _BUFFER_MINIMUM: Final = 16 * 1024
 _BUFFER_MAXIMUM: Final = 256 * 1024  # where no frame needs more
+_LOOKED_INTO: Final = 1024  # bytes of a long frame that have to be there before it is looked into
+_AT_ONCE: Final = 1024 * 1024  # bytes of a value for which there is room as soon as it begins
 
 _type_id = struct.Struct("<I")
 
@@ -142,8 +146,21 @@ class Inlet:
         :param loads: what unpickles; None to refuse pickles
         :raise DecodeError: where the payload is not that of such an event
         """
+        return self._build((), cls, data, offset, origin, request_id, loads)
+
+    def _build(
+        self,
+        early: tuple[Any, ...],
+        cls: type,
+        data: bytes | bytearray | memoryview,
+        offset: int,
+        origin: str,
+        request_id: bytes | None,
+        loads: Callable[[Any], Any] | None,
+    ) -> Any:
+        """Do what build() does; the first values are not in the data, but were read before."""
         try:
-            event = self._build(cls, data, offset, loads)
+            event = self._unbound(early, cls, data, offset, loads)
             object.__setattr__(event, "_origin", origin)
             if request_id is not None:
                 object.__setattr__(event, "_id", request_id)
@@ -153,8 +170,9 @@ class Inlet:
             raise DecodeError(_said(error)) from error
         return event
 
-    def _build(
+    def _unbound(
         self,
+        early: tuple[Any, ...],
         cls: type,
         data: bytes | bytearray | memoryview,
         offset: int,
@@ -166,8 +184,8 @@ class Inlet:
         offset += 1
         values: Any
         if form == wire.PLAIN and self.layout != wire.LAYOUT_WHOLE:
-            values = []
-            for _ in self.fields if self.layout == wire.LAYOUT_FIELDS else (None,):
+            values = [*early]
+            for _ in self.fields[len(early) :] if self.layout == wire.LAYOUT_FIELDS else (None,):
                 value, offset = decode_value(data, offset)
                 values.append(value)
             if offset != len(data):
@@ -228,15 +246,28 @@ class Reader:
     are decoded and handed to their consumers here. After an error every further call raises it
     again.
 
+    A long value of type bytes is received into a place of its own, where it is a field of an event
+    that somebody wants, and begins at the time when the frame is looked into. The values before
+    it are decoded then. They and it are the event's *early* values; the buffer has the rest of the
+    frame, which is taken apart at its end.
+
     :param limit: the longest body that is accepted, in bytes; may be changed at any time
     :param on_error: called with the inlet and the DecodeError where one event does not decode
     """
 
     __slots__ = (
+        "_apart",
         "_buffer",
+        "_early",
         "_end",
         "_failure",
+        "_is_long",
+        "_landed",
+        "_landing",
+        "_landing_size",
+        "_looked_into",
         "_start",
+        "_was_early",
         "events",
         "find_topic",
         "inlets",
@@ -266,13 +297,21 @@ class Reader:
         self._start = 0
         self._end = 0
         self._failure: ProtocolError | None = None
+        self._is_long = False  # whether this frame, or the last one, was looked into
+        self._looked_into = False  # whether a value was looked for that may come early
+        self._early: tuple[Any, ...] = ()  # values of the frame that begins in the buffer
+        self._apart = 0  # bytes of that frame that are not in the buffer, because of them
+        self._landing: bytearray | None = None  # where the next of them is received
+        self._landing_size = 0  # of all of it
+        self._landed = 0  # bytes of it that are there
+        self._was_early = False  # whether the last frame had such values
         self.received = 0  # bytes
         self.events = 0  # those that were decoded
 
     @property
     def pending(self) -> int:
         """How many bytes wait for the rest of their frame."""
-        return self._end - self._start
+        return self._end - self._start + self._apart + self._landed
 
     def get_buffer(self, sizehint: int = -1) -> memoryview:
         """
@@ -280,6 +319,8 @@ class Reader:
 
         What :meth:`next_frame` gave before is not valid any more.
         """
+        if self._landing is not None:
+            return self._land(self._landing)
         capacity = len(self._buffer)
         pending = self._end - self._start
         if not pending:
@@ -289,11 +330,13 @@ class Reader:
             if size != capacity:
                 self._buffer = bytearray(size)
             self._start = self._end = 0
+            if self._was_early:  # another one may follow: less of it is copied then
+                return memoryview(self._buffer)[:_BUFFER_MINIMUM]
         elif capacity - self._end < _BUFFER_MINIMUM:
             needed = pending + _BUFFER_MINIMUM
             if pending >= wire.LENGTH_SIZE:
                 size = _length.unpack_from(self._buffer, self._start)[0] + wire.LENGTH_SIZE
-                needed = max(size, pending + 1)
+                needed = max(size - self._apart, pending + 1)
             if self._start + needed > capacity or self._end == capacity:
                 # Room for a frame grows as its bytes arrive, not because its header says so.
                 size = max(_BUFFER_MINIMUM, min(needed, 4 * pending))
@@ -302,16 +345,34 @@ class Reader:
                 self._buffer, self._start, self._end = target, 0, pending
         return memoryview(self._buffer)[self._end :]
 
+    def _land(self, landing: bytearray) -> memoryview:
+        """Return where the next bytes of an early value belong."""
+        if self._landed == len(landing):
+            # Its room, too, grows as its bytes arrive.
+            self._landing = bytearray(min(self._landing_size, 4 * self._landed))
+            self._landing[: self._landed] = landing
+            landing = self._landing
+        return memoryview(landing)[self._landed :]
+
     def buffer_updated(self, nbytes: int) -> None:
         """
         Take note that so many bytes were put into the buffer.
 
         :raise ValueError: where it had no room for them
         """
-        if not 0 <= nbytes <= len(self._buffer) - self._end:
+        landing = self._landing
+        room = len(self._buffer) - self._end if landing is None else len(landing) - self._landed
+        if not 0 <= nbytes <= room:
             raise ValueError(f"the buffer has no room for {nbytes} bytes")
-        self._end += nbytes
         self.received += nbytes
+        if landing is None:
+            self._end += nbytes
+            return
+        self._landed += nbytes
+        if self._landed == self._landing_size:
+            self._early += (bytes(landing),)
+            self._apart += self._landed
+            self._landing, self._landed, self._looked_into = None, 0, False
 
     def next_frame(self) -> memoryview | None:
         """
@@ -323,8 +384,9 @@ class Reader:
             raise self._failure
         try:
             while (body := self._next_body()) is not None:
-                if not self.dispatch(body):
-                    return body
+                early = self._take_early() if self._is_long else ()
+                if not self._dispatch(early, body):
+                    return memoryview(_restored(early, body))
         except ProtocolError as error:
             self._failure = error
             raise
@@ -339,11 +401,71 @@ class Reader:
             raise FrameTooLarge(size, self.limit)
         if not size:
             raise ProtocolError("a frame is empty")
-        if pending < wire.LENGTH_SIZE + size:
+        end = self._start + wire.LENGTH_SIZE + size - self._apart
+        if end > self._end:
+            if size >= APART and pending >= _LOOKED_INTO and not self._looked_into:
+                self._look_into(end)
             return None
         start = self._start + wire.LENGTH_SIZE
-        self._start = start + size
-        return memoryview(self._buffer)[start : start + size]
+        self._start = end
+        return memoryview(self._buffer)[start:end]
+
+    def _take_early(self) -> tuple[Any, ...]:
+        """Return the early values of a frame that has ended."""
+        early, self._early = self._early, ()
+        self._was_early = self._is_long = bool(early)
+        self._looked_into = False
+        self._apart = 0
+        return early
+
+    def _look_into(self, end: int) -> None:
+        """Let a value land, where a long one comes next in a frame that will end there."""
+        self._looked_into = self._is_long = True
+        kind = self._buffer[self._start + wire.LENGTH_SIZE]
+        if kind not in _DISPATCHED or self.inlets is None:
+            return
+        first = self._start + wire.LENGTH_SIZE + _payload_offset(kind)
+        body = memoryview(self._buffer)[self._start + wire.LENGTH_SIZE : self._end]
+        inlet = self.inlets.get(_type_id.unpack_from(body, 1)[0])
+        if inlet is None or inlet.layout != wire.LAYOUT_FIELDS or self._buffer[first] != wire.PLAIN:
+            return
+        if not self._is_wanted(inlet, kind, body):
+            return
+        first += 1
+        early = [*self._early]
+        data = memoryview(self._buffer)[: self._end]
+        at = first
+        while True:
+            if len(early) == len(inlet.fields) or len(data) - at < 5:
+                return
+            if data[at] == 0x59:  # Y
+                size = _length.unpack_from(data, at + 1)[0]
+                if size >= APART and at + 5 + size > len(data):
+                    break
+            try:
+                value, at = decode_value(data, at)
+            except DecodeError:  # most likely there is more to come
+                return
+            early.append(value)
+        at += 5
+        if at + size > end:
+            return  # it will not decode
+        self._landed = len(data) - at
+        self._landing = bytearray(min(size, max(_AT_ONCE, 4 * self._landed)))
+        self._landing[: self._landed] = data[at:]
+        self._landing_size = size
+        self._early = tuple(early)
+        self._apart += at - first
+        self._end = first
+
+    def _is_wanted(self, inlet: Inlet, kind: int, body: memoryview) -> bool:
+        """Return whether somebody waits for such an event, as far as can be told."""
+        if kind == wire.RESPONSE:
+            return bytes(body[5 : 5 + wire.ID_SIZE]) in self.requests
+        topic = inlet.topic
+        if topic is None or not topic.consumers:
+            topic = self.find_topic(inlet.name)
+        return topic is not None and bool(topic.consumers)
 
     def dispatch(self, body: bytes | memoryview) -> bool:
         """
@@ -357,10 +479,13 @@ class Reader:
         """
         if not body:
             raise ProtocolError("a frame is empty")
+        return self._dispatch((), body)
+
+    def _dispatch(self, early: tuple[Any, ...], body: bytes | memoryview) -> bool:
         kind = body[0]
         if kind not in _DISPATCHED or self.inlets is None:
             return False
-        offset = 5 if kind == wire.EVENT else 5 + wire.ID_SIZE
+        offset = _payload_offset(kind)
         if len(body) < offset:
             raise ProtocolError(f"a frame of {len(body)} bytes is too short for {_said_of(kind)}")
         inlet = self.inlets.get(_type_id.unpack_from(body, 1)[0])
@@ -368,16 +493,17 @@ class Reader:
             raise ProtocolError(f"{_said_of(kind)} is of a type that was not announced")
         request_id = bytes(body[5:offset]) if kind != wire.EVENT else None
         if kind == wire.RESPONSE:
-            self._respond(inlet, request_id, body, offset)  # type: ignore[arg-type]
+            self._respond(early, inlet, request_id, body, offset)  # type: ignore[arg-type]
             return True
         topic = inlet.topic
         if topic is None or not topic.consumers:
             topic = inlet.topic = self.find_topic(inlet.name)
             if topic is None or not topic.consumers:
                 return True  # it was sent before the peer knew that nobody wants it any more
-        event = self._build(inlet, topic, body, offset, request_id)
+        event = self._build(early, inlet, topic, body, offset, request_id)
         others = [
-            (twin, self._build(inlet, twin, body, offset, request_id)) for twin in topic.twins
+            (twin, self._build(copy.deepcopy(early), inlet, twin, body, offset, request_id))
+            for twin in topic.twins
         ]
         if event is not None:
             self.events += 1
@@ -393,18 +519,25 @@ class Reader:
         return True
 
     def _respond(
-        self, inlet: Inlet, request_id: bytes, body: bytes | memoryview, offset: int
+        self,
+        early: tuple[Any, ...],
+        inlet: Inlet,
+        request_id: bytes,
+        body: bytes | memoryview,
+        offset: int,
     ) -> None:
         request = self.requests.get(request_id)
         topic = request.topic if request is not None else None
         if request is None or topic is None or topic.name != inlet.name:
-            return self.on_response(inlet, request_id, body, offset)
+            return self.on_response(inlet, request_id, _restored(early, body), offset)
         if not any(outlet is self.outlet for outlet in request.asked):
-            return self.on_response(inlet, request_id, body, offset)
+            return self.on_response(inlet, request_id, _restored(early, body), offset)
         try:
-            event = inlet.build(topic.cls, body, offset, self.origin, request_id, self.loads)
+            event = inlet._build(
+                early, topic.cls, body, offset, self.origin, request_id, self.loads
+            )
         except DecodeError:
-            return self.on_response(inlet, request_id, body, offset)
+            return self.on_response(inlet, request_id, _restored(early, body), offset)
         self.requests.pop(request_id, None)
         self.events += 1
         topic.received += 1
@@ -417,6 +550,7 @@ class Reader:
 
     def _build(
         self,
+        early: tuple[Any, ...],
         inlet: Inlet,
         topic: Topic,
         body: bytes | memoryview,
@@ -425,7 +559,7 @@ class Reader:
     ) -> Any:
         """Return the event, as an instance of the topic's class; None where it does not decode."""
         try:
-            return inlet.build(topic.cls, body, offset, self.origin, request_id, self.loads)
+            return inlet._build(early, topic.cls, body, offset, self.origin, request_id, self.loads)
         except DecodeError as error:
             self.on_error(inlet, error)
             return None
@@ -436,12 +570,24 @@ class Reader:
 
         :raise TruncatedFrame: where that is in the middle of a frame
         """
-        pending = self._end - self._start
+        pending = self.pending
         if pending and self._failure is None:
             missing = None
             if pending >= wire.LENGTH_SIZE:
                 missing = _length.unpack_from(self._buffer, self._start)[0] - (pending - 4)
             raise TruncatedFrame(missing)
+
+
+def _payload_offset(kind: int) -> int:
+    return 5 if kind == wire.EVENT else 5 + wire.ID_SIZE
+
+
+def _restored(early: tuple[Any, ...], body: bytes | memoryview) -> bytes | memoryview:
+    """Return the body with the values that were taken out of it."""
+    if not early:
+        return body
+    first = _payload_offset(body[0]) + 1
+    return memoryview(b"".join((body[:first], *map(encode_value, early), body[first:])))
 
 
 def _said_of(kind: int) -> str:

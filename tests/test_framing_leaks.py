@@ -22,6 +22,7 @@ import pytest
 from framing_helpers import Event, Guarded, Half, Link, Plain, Slotted, frame, nested
 
 from lahja import wire
+from lahja.frames import APART
 from lahja.names import name_of
 
 ROUNDS = 100
@@ -385,6 +386,25 @@ def send_compressed(framing: ModuleType, watched: list[Any]) -> Callable[[], obj
     return call
 
 
+@scenario
+def send_in_pieces(framing: ModuleType, watched: list[Any]) -> Callable[[], object]:
+    link, strict = Link(framing), Link(framing, allow_pickle=False)
+    value = bytes(APART)
+    watched += [value, link.outlet]
+
+    def call() -> None:
+        for event in (Event(a=value), Event(a=[value], b=value), Event(a=value, b=1j)):
+            link.table.publish(event)
+        link.table.publish(Event(a=bytearray(value)))
+        quietly(strict.table.publish, Event(a=value, b=1j))
+        link.outlet.take()
+        for bad in (None, 5):
+            quietly(link.table.send, (link.outlet,), framing.Shape(0, "", 0, ()), bad)
+            link.outlet.take()
+
+    return call
+
+
 # -- Receiving -------------------------------------------------------------------------------
 
 
@@ -414,6 +434,37 @@ def mailboxes(framing: ModuleType, watched: list[Any]) -> Callable[[], object]:
 def _event(payload: bytes, type_id: int = 0, kind: int = wire.EVENT) -> bytes:
     identifier = b"" if kind == wire.EVENT else b"i" * 16
     return frame(kind, struct.pack("<I", type_id) + identifier + payload)
+
+
+@scenario
+def read_long_values(framing: ModuleType, watched: list[Any]) -> Callable[[], object]:
+    link = Link(framing)
+    link.table.topic(Event)
+    fields = ("before", "long")
+    inlet = link.reader.inlets[0] = framing.Inlet(0, name_of(Event), 0, fields)
+    response = framing.PendingRequest(b"i" * 16, Event, None, (), False, lambda: None)
+    link.reader.requests[response.id] = response
+    value = framing.encode_value(bytes(2 * APART))
+    watched += [inlet, link.topics[name_of(Event)], link.mailbox, response]
+
+    def call() -> None:
+        for kind in (wire.EVENT, wire.REQUEST, wire.RESPONSE):
+            for before, behind in ((b"[\1\0\0\0N", b""), (b"?", b""), (b"N", b"?")):
+                data = _event(b"\0" + before + value + behind, kind=kind)
+                link.feed(data[:2000])
+                kept = link.reader.get_buffer()
+                link.feed(data[2000:])
+                del kept
+        for size in (500, 2000, APART):  # and then the connection ends
+            reader = link.new_reader()
+            reader.inlets[0] = inlet
+            link.feed(data[:size], reader)
+            quietly(reader.end)
+        link.received()
+        link.errors.clear()
+        link.bodies.clear()
+
+    return call
 
 
 @scenario

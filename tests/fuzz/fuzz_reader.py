@@ -32,6 +32,7 @@ from framing_helpers import (
 
 from lahja import wire
 from lahja.exceptions import DecodeError, EncodeError, LahjaError
+from lahja.frames import APART
 from lahja.layouts import set_by_descriptor
 from lahja.names import name_of
 
@@ -51,6 +52,7 @@ CLASSES: list[tuple[type[Any], tuple[str, ...]]] = [
     (Request, ("question",)),
     (Reduced, ("value",)),
 ]
+LONG = bytes(range(256)) * (APART // 256)
 NAMES = {name_of(cls): cls for cls, _ in CLASSES}
 SHAPES: dict[int, tuple[type[Any], int, tuple[str, ...]]] = {
     16 * layout + index: (cls, layout, () if layout else fields)
@@ -192,7 +194,7 @@ class Twin:
         reader.loads = None if flags & 8 else loads
         self.subscribe(() if flags & 16 else (self, self) if flags & 32 else (self,))
         self.seen = []
-        size = piece + 1 if piece < 250 else len(text) + 1
+        size = max(piece + 1 if piece < 250 else len(text) + 1, len(text) // 256)
         try:
             for start in range(0, len(text), size):
                 part = memoryview(text)[start : start + size]
@@ -232,6 +234,16 @@ def unrolled(program: bytes) -> tuple[bytes, set[int]]:
             out.append(struct.pack("<I", len(body)) + body)
             type_ids.update(body[1:3])
             at += 1 + size
+        elif size == 0xF0:  # an event with a long value, and with something around it
+            kind, type_id, around = program[at + 1 : at + 4].ljust(3, b"\0")
+            before = program[at + 4 : at + 4 + (around & 15)]
+            behind = program[at + 4 + len(before) : at + 4 + len(before) + (around >> 4)]
+            value = b"Y" + struct.pack("<I", APART) + LONG
+            ids = struct.pack("<BI", kind, type_id) + bytes(16 * (kind != wire.EVENT))
+            body = ids + b"\0" + before + value + behind
+            out.append(struct.pack("<I", len(body)) + body)
+            type_ids.add(type_id)
+            at += 4 + len(before) + len(behind)
         else:
             out.append(program[at + 1 : at + 1 + (size & 15)])
             at += 1 + (size & 15)
@@ -288,6 +300,14 @@ def seeds() -> list[bytes]:
     found += [
         bytes((0, flags, piece)) + program for flags in (2, 6, 10, 18, 35) for piece in (0, 6, 255)
     ]
+    for kind, index, around, part in (
+        (wire.EVENT, 3, 5, b"b\5s\1x"),
+        (wire.REQUEST, 10, 0, b""),
+        (wire.EVENT, 3, 0x72, b"NN[\1\0\0\0N?"),
+        (wire.RESPONSE, 1, 0x16, b"<\1\0\0\0NN"),
+    ):
+        long = bytes((0xF0, kind, index, around)) + part
+        found += [bytes((0, 2, piece)) + long + program for piece in (0, 249, 255)]
     found.append(b"\0\2\xff" + b"\xf4\xff\xff\xff\xff")
     found.append(b"\0\2\xff" + b"\xf4\0\0\0\0")
     return found
