@@ -108,6 +108,8 @@ cdef extern from *:
     ctypedef PySendResult (*sendfunc)(object, object, PyObject **) except PYGEN_ERROR
     void lahja_install_step(object cls, sendfunc send)
     PySendResult PyIter_Send(object receiver, object value, PyObject **result) except PYGEN_ERROR
+    PyObject *PyDict_GetItem(object state, object key)  # borrowed
+    PyObject *PyThreadState_GetDict()  # borrowed
     object PyFrozenSet_New(PyObject *iterable)
     object lahja_new(object cls, object no_arguments)
     long long PyLong_AsLongLongAndOverflow(object value, int *overflow) except? -1
@@ -784,7 +786,10 @@ cdef class EventTable:
     cdef public Py_ssize_t debt
     cdef public bint congested
     cdef public object where
-    cdef public object home
+    cdef object _home
+    cdef object _running  # what this thread had under ``running_key`` when ``where`` last agreed
+    cdef Py_ssize_t _forks  # what ``_forks`` was then
+    cdef public object running_key
     cdef public object owner
     cdef public object route
     cdef public object on_congested
@@ -808,6 +813,7 @@ cdef class EventTable:
         self.congested = False
         self.where = _nowhere
         self.home = _NOWHERE
+        self.running_key = None
         self.owner = _Nobody
         self.route = _not_routed
         self.route_request = _not_routed_request
@@ -818,6 +824,32 @@ cdef class EventTable:
         self._next_id = 0
         self._ids = b""
         self._ids_used = 0
+
+    @property
+    def home(self):
+        return self._home
+
+    @home.setter
+    def home(self, home):
+        self._home = home
+        self._running = None
+
+    cpdef bint is_home(self) except -1:
+        """Return whether the endpoint's event loop runs, in this thread."""
+        cdef PyObject *state = NULL
+        cdef PyObject *running = NULL
+        if self.running_key is not None:
+            state = PyThreadState_GetDict()
+            if state != NULL:
+                running = PyDict_GetItem(<object>state, self.running_key)
+            if self._running is not None:
+                if running == <PyObject *>self._running and self._forks == _forks:
+                    return True
+        if self.where() is not self._home:
+            return False
+        if running != NULL:
+            self._running, self._forks = <object>running, _forks
+        return True
 
     cpdef Topic topic(self, cls):
         """Return the topic of an event class."""
@@ -833,7 +865,7 @@ cdef class EventTable:
         """Broadcast an event from the endpoint's own event loop, whatever that takes."""
         cdef Py_ssize_t receivers
         gates = _nothing_given
-        if self.where() is not self.home:
+        if not self.is_home():
             gates = self.route(event, config)
         elif config is None:
             receivers = self._publish(event)
@@ -1217,6 +1249,18 @@ class _Nobody:
     """Be no endpoint."""
 
     require_subscriber = True
+
+
+cdef Py_ssize_t _forks = 0  # that this process came from; an event loop runs in one process only
+
+
+def _count_fork():
+    global _forks
+    _forks += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_count_fork)
 
 
 def _nowhere():

@@ -231,6 +231,7 @@ class EventTable:
         "requests",
         "route",
         "route_request",
+        "running_key",
         "targets",
         "topics",
         "where",
@@ -248,6 +249,9 @@ class EventTable:
         self.congested = False  # an outlet went over its high-water mark
         self.where: Callable[[], object] = _nowhere  # returns the event loop that runs now
         self.home: object = _NOWHERE  # the event loop in which the endpoint runs
+        # Where the interpreter keeps what is as good as ``where``, for as long as the loop runs: in
+        # the dictionary that each thread has. Only the compiled module can look there.
+        self.running_key: str | None = None
         self.owner: Any = _Nobody  # the endpoint, which says whether broadcasts need a subscriber
         self.route: Callable[[Any, Any], Sequence[Any]] = _not_routed
         self.route_request: Callable[[Any, Any, bool, Any], PendingRequest] = _not_routed_request
@@ -257,6 +261,10 @@ class EventTable:
         self.requests: dict[bytes, PendingRequest] = {}
         self._next_id = 0
         self._ids: list[bytes] = []
+
+    def is_home(self) -> bool:
+        """Return whether the endpoint's event loop runs, in this thread."""
+        return self.where() is self.home
 
     def topic(self, cls: type) -> Topic:
         """
@@ -284,7 +292,7 @@ class EventTable:
             means that others should have a turn
         """
         gates: Sequence[Any] = ()
-        if self.where() is not self.home:
+        if not self.is_home():
             gates = self.route(event, config)
         elif config is None:
             receivers = self.publish(event)

@@ -400,7 +400,7 @@ class BaseEndpoint(EndpointAPI):
 
     def _check(self) -> None:
         """Raise LifecycleError unless called in the event loop in which the endpoint runs."""
-        if self._table.where() is not self._table.home:
+        if not self._table.is_home():
             self._misused()
 
     def check_if_here(self) -> None:

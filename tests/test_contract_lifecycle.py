@@ -276,6 +276,25 @@ async def test_a_call_from_a_thread_without_event_loop_says_so(bus: Bus, name: s
             in_thread(lambda: EVERYTHING[name](endpoint))
 
 
+def test_only_its_event_loop_counts_of_those_that_take_turns_in_a_thread() -> None:
+    endpoint = AsyncioEndpoint("alone")
+    running = endpoint.run()
+
+    async def broadcast() -> None:
+        for number in range(3):
+            await endpoint.broadcast(Number(number))
+
+    with asyncio.Runner() as home, asyncio.Runner() as elsewhere:
+        home.run(running.__aenter__())
+        home.run(broadcast())
+        with pytest.raises(LifecycleError, match=r"runs in another event loop"):
+            endpoint.broadcast_nowait(Number(3))
+        with pytest.raises(LifecycleError, match=r"runs in another event loop"):
+            elsewhere.run(broadcast())
+        home.run(broadcast())
+        home.run(running.__aexit__(None, None, None))
+
+
 async def test_unsubscribing_from_elsewhere_fails_and_may_be_done_rightly_later(bus: Bus) -> None:
     async with bus.run() as endpoint:
         subscription = endpoint.subscribe(Number, print)

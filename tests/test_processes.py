@@ -23,7 +23,7 @@ import anyio
 import pytest
 from process_helpers import SECONDS, Worker, backend_name, calling, endpoint_class, run_on
 
-from lahja import BaseEvent, BaseRequestResponseEvent, ConnectionConfig
+from lahja import BaseEvent, BaseRequestResponseEvent, ConnectionConfig, LifecycleError
 
 pytestmark = pytest.mark.anyio
 
@@ -406,12 +406,15 @@ def _serve_and_fork(backend: str, path: str) -> None:
     may_end = context.Event()
     children = []
 
-    def live() -> None:
-        has_started.set()
-        may_end.wait()
-
     async def serve() -> None:
         async with endpoint_class(backend).serve(ConnectionConfig("server", Path(path))) as server:
+
+            def live() -> None:
+                has_started.set()
+                if backend != "trio":  # which does not notice that it was forked
+                    with pytest.raises(LifecycleError, match="runs in another event loop"):
+                        server.broadcast_nowait(Leave())
+                may_end.wait()
 
             async def fork(request: Fork) -> None:
                 child = context.Process(target=live)

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import math
 import socket
+import sys
 from asyncio import _get_running_loop as running_loop
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
@@ -26,6 +27,9 @@ TFunc = TypeVar("TFunc", bound=Callable[..., Any])
 
 _NOWHERE: Any = object()
 
+# Before 3.12 to ask for the running loop is to ask the system which process this is.
+_RUNNING_KEY = "__asyncio_running_event_loop__" if sys.version_info < (3, 12) else None
+
 
 class AsyncioEndpoint(BaseEndpoint):
     """
@@ -37,6 +41,7 @@ class AsyncioEndpoint(BaseEndpoint):
 
     def __init__(self, name: str, **options: Unpack[EndpointOptions]) -> None:
         super().__init__(name, **options)
+        self._table.running_key = _RUNNING_KEY
         self._loop: asyncio.AbstractEventLoop = _NOWHERE  # where the endpoint runs, or ran
         self._tasks: set[asyncio.Task[None]] = set()
 
