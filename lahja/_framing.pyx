@@ -930,7 +930,13 @@ cdef class EventTable:
         if topic.tapped:
             return self.route_request(event, config, required, wake)
         if config is not None or not (outlets or consumers):
-            outlets, consumers = self.targets(topic, config, required)
+            outlet = None
+            if type(config) is BroadcastConfig and not config.internal:
+                outlet = self.outlets.get(config.filter_endpoint)
+            if outlet is not None and outlet in outlets:
+                outlets, consumers = (outlet,), ()
+            else:
+                outlets, consumers = self.targets(topic, config, required)
         expected = event.expected_response_type()
         if not isinstance(expected, type):
             raise TypeError(f"{topic.name} expects a response of {expected!r}, which is no class")

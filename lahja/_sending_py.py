@@ -360,7 +360,13 @@ class EventTable:
             return self.route_request(event, config, required, wake)
         outlets, consumers = topic.outlets, topic.consumers
         if config is not None or not (outlets or consumers):
-            outlets, consumers = self.targets(topic, config, required)
+            outlet = None
+            if type(config) is BroadcastConfig and not config.internal:
+                outlet = self.outlets.get(config.filter_endpoint)  # type: ignore[arg-type]
+            if outlet is not None and outlet in outlets:
+                outlets, consumers = (outlet,), ()
+            else:
+                outlets, consumers = self.targets(topic, config, required)
         expected = event.expected_response_type()
         if not isinstance(expected, type):
             raise TypeError(f"{topic.name} expects a response of {expected!r}, which is no class")

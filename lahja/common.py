@@ -164,7 +164,7 @@ class BaseEvent:
         """
         if internal:
             return BroadcastConfig(internal=True, filter_event_id=self._id)
-        return BroadcastConfig(filter_endpoint=self.get_origin(), filter_event_id=self._id)
+        return BroadcastConfig(self.get_origin(), self._id)
 
 
 def already_bound(event: BaseEvent) -> BindError:

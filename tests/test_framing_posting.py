@@ -347,12 +347,46 @@ def test_ids_of_requests_are_random_and_do_not_repeat(table: Table) -> None:
     assert len({byte for each in ids for byte in each}) == 256
 
 
-def test_a_request_that_goes_nowhere_by_itself_asks_for_its_targets(table: Table) -> None:
-    config = BroadcastConfig("peer")
-    table.targets = (table.outlet,), ()
-    request = table.table.ask(Ask(1), config, True, print)
+def test_a_request_to_one_endpoint_goes_to_it_alone(table: Table) -> None:
+    other, consumer = table.new_outlet("other"), Consumer()
+    topic = table.table.topic(Ask)
+    topic.outlets, topic.consumers = (other, table.outlet), (consumer,)
+    request = table.table.ask(Ask(1), BroadcastConfig("peer"), True, print)
     assert request.asked == (table.outlet,)
     assert not request.locally
+    assert len(table.frames()) == 1
+    assert not other.take()
+    assert not consumer.events
+    assert not table.asked
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        BroadcastConfig("peer", require_subscriber=False),
+        BroadcastConfig("nobody"),
+        BroadcastConfig("me"),
+        BroadcastConfig(internal=True),
+    ],
+    ids=["a peer without interest", "a stranger", "oneself", "internal"],
+)
+def test_a_request_with_another_aim_asks_for_its_targets(
+    table: Table, config: BroadcastConfig
+) -> None:
+    other, consumer = table.new_outlet("other"), Consumer()
+    topic = table.table.topic(Ask)
+    topic.outlets = (other,)
+    table.targets = (), (consumer,)
+    request = table.table.ask(Ask(1), config, True, print)
+    assert request.asked == ()
+    assert request.locally
+    assert table.asked == [(name_of(Ask), config, True)]
+    assert len(consumer.events) == 1
+    assert not table.frames()
+    assert not other.take()
+
+
+def test_a_request_that_goes_nowhere_by_itself_asks_for_its_targets(table: Table) -> None:
     topic = table.table.topic(Ask)
     topic.outlets = ()
     table.targets = (), ()
@@ -362,14 +396,10 @@ def test_a_request_that_goes_nowhere_by_itself_asks_for_its_targets(table: Table
     request = table.table.ask(ask, None, False, print)
     assert request.asked == ()
     assert ask.is_bound
-    assert table.asked == [
-        (name_of(Ask), config, True),
-        (name_of(Ask), None, True),
-        (name_of(Ask), None, False),
-    ]
+    assert table.asked == [(name_of(Ask), None, True), (name_of(Ask), None, False)]
     with pytest.raises(BindError):
         table.table.ask(ask, None, False, print)
-    assert len(table.table.requests) == 2
+    assert len(table.table.requests) == 1
 
 
 def test_a_request_may_stay_here(table: Table) -> None:
