@@ -22,7 +22,7 @@ from .campaign import Campaign
 from .contestants import CONTENDERS, QUICK, check_extension, is_compiled_expected
 from .environments import Environments, Missing, default_folder
 from .results import Probe, Results, machine
-from .rows import FULL, OTHERS, Claim, Scale, claims, comparisons, extras
+from .rows import FULL, OTHERS, Claim, Scale, claims, comparisons, extras, floors
 from .rows import QUICK as QUICK_SCALE
 from .runner import Runner
 
@@ -103,10 +103,13 @@ def _measure(options: argparse.Namespace, wanted: Sequence[Claim]) -> Results:
 
 
 def _probes(options: argparse.Namespace, wanted: Iterable[Claim]) -> Iterable[Probe]:
-    for claim in wanted:
-        yield from (probe for probe, _ in claim.terms)
+    probes = [probe for claim in wanted for probe, _ in claim.terms]
+    groups = {probe.group for probe in probes}
+    scale = QUICK_SCALE if options.quick else FULL
+    yield from probes
+    yield from (probe for probe in floors(scale) if probe.group in groups)
     if options.everything or options.plots is not None:
-        yield from extras(QUICK_SCALE if options.quick else FULL)
+        yield from extras(scale)
 
 
 def _print(results: Results, wanted: Sequence[Claim], scale: Scale) -> None:

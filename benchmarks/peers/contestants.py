@@ -82,6 +82,7 @@ CONTENDERS = {
         Contender("pipe", "stdlib", "multiprocessing_pipe", "blocking"),
         Contender("queue", "stdlib", "multiprocessing_queue", "blocking"),
         Contender("socket", "stdlib", "raw_socket", "blocking"),
+        Contender("socket-asyncio", "stdlib", "asyncio_socket", "asyncio"),
     )
 }
 

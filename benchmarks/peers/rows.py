@@ -23,6 +23,7 @@ __all__ = [
     "claims",
     "comparisons",
     "extras",
+    "floors",
 ]
 
 
@@ -288,6 +289,12 @@ OTHERS = ("limit", "types", "idle peers", "receivers", "memory", "endurance", "i
 """The groups whose figures are shown without being compared."""
 
 
+def floors(scale: Scale) -> Iterator[Probe]:
+    """Give what nobody can do better on asyncio; no target, but it explains what is measured."""
+    yield Probe("round trip", "socket-asyncio", Work("ask"))
+    yield Probe("in flight", "socket-asyncio", Work("ask", in_flight=scale.in_flight))
+
+
 def extras(scale: Scale) -> Iterator[Probe]:
     """Give what is measured for the plots alone."""
     everybody = (
@@ -310,6 +317,7 @@ def extras(scale: Scale) -> Iterator[Probe]:
     for name in everybody:
         yield Probe("one to one", name, Work("stream"))
         yield Probe("round trip", name, Work("ask"))
+    yield from floors(scale)
     sweepers = ["lahja-asyncio", "lahja-trio", "upstream-asyncio", "pyzmq-asyncio"]
     sweepers += ["pynng-asyncio", "zenoh", "pipe"]
     for size in scale.sizes:

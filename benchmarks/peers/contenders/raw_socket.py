@@ -20,7 +20,7 @@ from typing import Any
 
 from ..work import Answer, Node, Question, now
 
-__all__ = ["ROLES", "about"]
+__all__ = ["ROLES", "about", "connect", "listen"]
 
 _LENGTH = struct.Struct("<I")
 _BUFFER = 1 << 16
@@ -33,14 +33,16 @@ def about(node: Node) -> dict[str, Any]:
     return {"python": platform.python_version(), "implementation": "blocking", "versions": {}}
 
 
-def _listen(node: Node, stack: ExitStack) -> socket.socket:
+def listen(node: Node, stack: ExitStack) -> socket.socket:
+    """Return the connection of the other process."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(node.path("socket"))
         listener.listen()
         return stack.enter_context(listener.accept()[0])
 
 
-def _connect(node: Node, stack: ExitStack) -> socket.socket:
+def connect(node: Node, stack: ExitStack) -> socket.socket:
+    """Return a connection to the process that listens, or will do so soon."""
     sock = stack.enter_context(socket.socket(socket.AF_UNIX))
     deadline = now() + _PATIENCE
     while True:
@@ -57,7 +59,7 @@ def send(node: Node) -> None:
     """Send the payload so many times."""
     payload = node.payload()
     with ExitStack() as stack:
-        sock = _connect(node, stack)
+        sock = connect(node, stack)
         if node.work.size >= _BUFFER:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         for _ in range(node.work.warm_up):
@@ -81,7 +83,7 @@ def receive(node: Node) -> None:
             left -= received
 
     with ExitStack() as stack:
-        sock = _listen(node, stack)
+        sock = listen(node, stack)
         take(node.work.warm_up * node.work.size)
         sock.sendall(b".")
         take(node.count * node.work.size)
@@ -108,7 +110,7 @@ def ask(node: Node) -> None:
     payload = node.payload()
     times = []
     with ExitStack() as stack:
-        sock = _connect(node, stack)
+        sock = connect(node, stack)
         for number in range(node.total):
             asked = now()
             _send_object(sock, Question(number, time.time(), payload))
@@ -121,7 +123,7 @@ def ask(node: Node) -> None:
 def answer(node: Node) -> None:
     """Answer the requests."""
     with ExitStack() as stack:
-        sock = _listen(node, stack)
+        sock = listen(node, stack)
         for _ in range(node.total):
             question = _receive_object(sock)
             _send_object(sock, Answer(question.number, question.sent_at, question.payload))
