@@ -953,7 +953,7 @@ cdef class EventTable:
             self.send(outlets, shape, frame)
             topic.sent += len(outlets)
         else:
-            if "_origin" in _own_attributes(topic, event):
+            if _is_bound(topic, event):
                 raise already_bound(event)
             _bind(topic, event, self.origin, request_id)
             self.requests[request_id] = request
@@ -992,7 +992,7 @@ cdef class EventTable:
             return -1
         outlets, consumers = topic.outlets, topic.consumers
         if not outlets:
-            if "_origin" in _own_attributes(topic, event):
+            if _is_bound(topic, event):
                 raise already_bound(event)
             if not consumers:
                 return 0
@@ -1300,10 +1300,18 @@ cdef object _own_attributes(Topic topic, object event):
     return state
 
 
+cdef bint _is_bound(Topic topic, object event) except -1:
+    """Return whether an event has an origin, if possible without having its dictionary made."""
+    if topic._has_own_dict and type(event) is topic.cls:
+        if getattr(event, "_origin", _NOWHERE) is _NOWHERE:
+            return False
+    return "_origin" in _own_attributes(topic, event)
+
+
 cdef bint _has_own_dict(object event):
-    """Return whether the attribute ``__dict__`` is the dictionary that the instance really has."""
+    """Return whether attributes are what is in the dictionary that the instance really has."""
     try:
-        if type(event).__getattribute__ is not _get_attribute:
+        if type(event).__getattribute__ is not _get_attribute or hasattr(event, "__getattr__"):
             return False
         state = event.__dict__
         return type(state) is dict and PyObject_GenericGetDict(event, NULL) is state

@@ -154,6 +154,37 @@ def test_what_nobody_wants_is_counted_and_that_is_all(table: Table) -> None:
     assert table.table.post(event) == ()
 
 
+class Obliging(Event):
+    """Have any attribute that is asked for."""
+
+    def __getattr__(self, name: str) -> str:
+        return name
+
+
+class Native(Event):
+    """Have, as a class, what binds an instance."""
+
+    _origin = "elsewhere"
+
+
+@pytest.mark.parametrize("cls", [Event, Obliging, Native])
+def test_only_what_an_event_itself_has_binds_it(table: Table, cls: type[Event]) -> None:
+    topic = table.table.topic(cls)
+    topic.outlets = ()
+    for _ in range(2):
+        assert table.table.post(cls(a=1)) is None
+    with pytest.raises(BindError):
+        table.table.post(cls(_origin=None))
+    topic.consumers = (Consumer(),)
+    for _ in range(2):
+        event = cls(a=1)
+        assert table.table.post(event) is None
+        assert state_of(event)["_origin"] == "me"
+        with pytest.raises(BindError):
+            table.table.post(event)
+    assert topic.broadcasts == 4
+
+
 def test_gates_hold_the_poster_back(table: Table) -> None:
     table.table.debt = 7
     assert table.table.post(Event(a=b"x" * 2000)) is None
