@@ -33,7 +33,6 @@ def decode_value(data: bytes | bytearray | memoryview, offset: int = 0) -> tuple
 @disjoint_base
 class Outlet:
     name: str
-    frames: list[bytes]
     size: int
     threshold: int
     wake: Callable[[], None]
@@ -43,6 +42,7 @@ class Outlet:
     accepts_pickle: bool
     announced: set[int]
     events: int
+    has_long: bool
 
     def __init__(self, wake: Callable[[], None], high_water: int) -> None: ...
     def put(self, frame: Frame) -> None: ...

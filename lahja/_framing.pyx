@@ -37,6 +37,7 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove
 
 from ._memory cimport PY_SSIZE_T_MAX, Cursor, Writer, finish, finish_pieces, get32, get64, keep
+from ._memory cimport lahja_resize_bytes
 from ._memory cimport put32, put64, reserve, start_writing, stop_writing, uchar, write, write_again
 
 cimport cython
@@ -56,7 +57,7 @@ from .exceptions import (
     ProtocolError,
     TruncatedFrame,
 )
-from .frames import APART
+from .frames import APART, CHUNK_SIZE, LONG
 from .layouts import BINDING, is_self_pickling, set_by_descriptor, slot_names
 from .names import name_of
 
@@ -159,6 +160,8 @@ cdef Py_ssize_t _COMPRESS_MINIMUM = wire.COMPRESS_MINIMUM
 cdef Py_ssize_t _LENGTH_SIZE = wire.LENGTH_SIZE
 cdef Py_ssize_t _ID_SIZE = wire.ID_SIZE
 cdef Py_ssize_t _APART = APART
+cdef Py_ssize_t _LONG = LONG
+cdef Py_ssize_t _CHUNK_SIZE = CHUNK_SIZE
 
 cdef Py_ssize_t _MOST_DEBT = 256  # broadcasts, or KiB, after which others get a turn
 cdef Py_ssize_t _IDS_AT_A_TIME = 64  # of requests: asking the system takes a microsecond
@@ -600,6 +603,11 @@ cdef int _get_used_to_large() except -1:
     return 0
 
 
+cdef object _finished(Writer *out):
+    """Return what was written as a frame."""
+    return finish(out) if out.pieces == NULL else finish_pieces(out)
+
+
 cdef inline Py_ssize_t _frame_size(object frame) except -1:
     """Return how many bytes a frame has."""
     return PyBytes_GET_SIZE(frame) if type(frame) is bytes else _pieces_size(frame)
@@ -614,11 +622,10 @@ cdef Py_ssize_t _pieces_size(object frame) except -1:
 
 cdef class Outlet:
     """Outlet(wake, high_water)\n--\n
-    Hold the frames that wait to be written to one peer.
+    Gather the frames that wait to be written to one peer.
     """
 
     cdef public object name
-    cdef public list frames  # or their pieces; take() gives it away
     cdef public Py_ssize_t size
     cdef public Py_ssize_t threshold
     cdef public object wake
@@ -628,10 +635,18 @@ cdef class Outlet:
     cdef public bint accepts_pickle
     cdef public set announced
     cdef public Py_ssize_t events
+    cdef public bint has_long
+    cdef list _chunks  # complete ones; take() gives it away
+    cdef PyObject *_open  # owned, the only reference: a bytes object that is filled; may be NULL
+    cdef Py_ssize_t _filled  # how much of it
+    cdef Py_ssize_t _capacity  # of it
+    cdef Py_ssize_t _usual  # how long such a one was when it was last complete
+
+    def __cinit__(self):
+        self._open = NULL
 
     def __init__(self, wake, Py_ssize_t high_water):
         self.name = ""
-        self.frames = []
         self.size = 0
         self.threshold = 0
         self.wake = wake
@@ -641,32 +656,97 @@ cdef class Outlet:
         self.accepts_pickle = True
         self.announced = set()
         self.events = 0
+        self.has_long = False
+        self._chunks = []
+        self._usual = 0
+
+    def __dealloc__(self):
+        Py_XDECREF(self._open)
 
     cpdef put(self, frame):
         """Queue a whole frame."""
         if type(frame) is bytes:
-            self.frames.append(frame)
-            self.size += PyBytes_GET_SIZE(frame)
+            self._put_bytes(<bytes>frame)
         else:
-            self.frames.extend(<tuple?>frame)
-            self.size += _frame_size(frame)
+            for piece in <tuple?>frame:
+                self._put_bytes(<bytes?>piece)
         if self.size > self.threshold:
             self.wake()
 
     cpdef send(self, Shape shape, frame):
         """Queue an event, and before it what announces its shape, the first time."""
-        if shape.type_id not in self.announced:
-            self.announced.add(shape.type_id)
-            self.frames.append(shape.announcement)
-            self.size += len(shape.announcement)
-        self.events += 1
+        self._announce(shape)
         self.put(frame)
 
+    cdef int _send_data(self, Shape shape, const void *frame, Py_ssize_t size) except -1:
+        """Do the same with a short frame that is no object."""
+        self._announce(shape)
+        self._gather(frame, size)
+        if self.size > self.threshold:
+            self.wake()
+        return 0
+
+    cdef int _announce(self, Shape shape) except -1:
+        if shape.type_id not in self.announced:
+            self._put_bytes(shape.announcement)
+            self.announced.add(shape.type_id)
+        self.events += 1
+        return 0
+
+    cdef int _put_bytes(self, bytes data) except -1:
+        if len(data) < _LONG:
+            return self._gather(PyBytes_AS_STRING(data), len(data))
+        self._complete()
+        self._chunks.append(data)
+        self.size += len(data)
+        if len(data) >= _APART:
+            self.has_long = True
+        return 0
+
+    cdef int _gather(self, const void *data, Py_ssize_t size) except -1:
+        if size > self._capacity - self._filled or self._open == NULL:
+            self._make_room(size)
+        memcpy(PyBytes_AS_STRING(<object>self._open) + self._filled, data, size)
+        self._filled += size
+        self.size += size
+        return 0
+
+    cdef int _make_room(self, Py_ssize_t size) except -1:
+        cdef Py_ssize_t capacity
+        if self._filled + size > _CHUNK_SIZE:
+            self._complete()
+        capacity = max(self._filled + size, 2 * self._capacity, self._usual)
+        larger = PyBytes_FromStringAndSize(NULL, min(capacity, _CHUNK_SIZE))
+        if self._open != NULL:
+            memcpy(PyBytes_AS_STRING(larger), PyBytes_AS_STRING(<object>self._open), self._filled)
+            Py_XDECREF(self._open)
+        Py_INCREF(larger)
+        self._open = <PyObject *>larger
+        self._capacity = len(<bytes>larger)
+        return 0
+
+    cdef int _complete(self) except -1:
+        """Let what was gathered be a chunk."""
+        cdef PyObject *data = self._open
+        cdef Py_ssize_t filled = self._filled
+        if data == NULL:
+            return 0
+        self._open = NULL
+        self._filled = self._capacity = 0
+        self._usual = filled
+        lahja_resize_bytes(&data, filled)
+        chunk = <object>data
+        Py_XDECREF(data)
+        self._chunks.append(chunk)
+        return 0
+
     def take(self):
-        """Return the frames that wait, in pieces where they are long, and keep none."""
-        frames = self.frames
-        self.frames = []
-        return frames
+        """Return what waits, in chunks of which only the long ones are single frames, or pieces."""
+        cdef list chunks
+        self._complete()
+        chunks = self._chunks
+        self._chunks = []
+        return chunks
 
 
 cdef class Shape:
@@ -891,7 +971,6 @@ cdef class EventTable:
         """Send an event, or a response, to one other endpoint; None where that is not its way."""
         cdef int kind
         cdef Topic topic
-        cdef PyObject *used
         if type(config) is not BroadcastConfig or config.internal:
             return None
         outlet = self.outlets.get(config.filter_endpoint)
@@ -910,10 +989,7 @@ cdef class EventTable:
         else:
             return None
         outlets = (outlet,)
-        frame = self._prepare(topic, event, kind, request_id, outlets, &used)
-        shape = <Shape>used
-        Py_DECREF(shape)
-        self.send(outlets, shape, frame)
+        self._send_event(topic, event, kind, request_id, outlets)
         topic.broadcasts += 1
         topic.sent += 1
         self.debt += 1
@@ -925,7 +1001,6 @@ cdef class EventTable:
         cdef Topic awaited = None
         cdef tuple outlets = topic.outlets
         cdef tuple consumers = topic.consumers
-        cdef PyObject *used
         cdef bytes request_id
         if topic.tapped:
             return self.route_request(event, config, required, wake)
@@ -946,11 +1021,12 @@ cdef class EventTable:
         request_id = self._new_id()
         request = PendingRequest(request_id, expected, awaited, outlets, bool(consumers), wake)
         if outlets:
-            frame = self._prepare(topic, event, _REQUEST, request_id, outlets, &used)
-            shape = <Shape>used
-            Py_DECREF(shape)
             self.requests[request_id] = request
-            self.send(outlets, shape, frame)
+            try:
+                self._send_event(topic, event, _REQUEST, request_id, outlets)
+            except BaseException:
+                self.requests.pop(request_id, None)
+                raise
             topic.sent += len(outlets)
         else:
             if _is_bound(topic, event):
@@ -984,8 +1060,6 @@ cdef class EventTable:
     cdef Py_ssize_t _publish(self, object event) except? -1:
         cdef Topic topic = self.topics.get(type(event))
         cdef tuple outlets, consumers
-        cdef PyObject *used
-        cdef Shape shape
         if topic is None:
             topic = self.topic(type(event))
         if topic.limited:
@@ -998,10 +1072,7 @@ cdef class EventTable:
                 return 0
             _bind(topic, event, self.origin, None)
         else:
-            frame = self._prepare(topic, event, _EVENT, b"", outlets, &used)
-            shape = <Shape>used
-            Py_DECREF(shape)
-            self.send(outlets, shape, frame)
+            self._send_event(topic, event, _EVENT, b"", outlets)
             topic.sent += len(outlets)
         topic.broadcasts += 1
         topic.delivered += len(consumers)
@@ -1022,34 +1093,52 @@ cdef class EventTable:
         tuple outlets not None,
     ):
         """Encode and bind an event that is about to be sent to some outlets only."""
-        cdef PyObject *used
-        frame = self._prepare(topic, event, kind, request_id, outlets, &used)
-        shape = <Shape>used
-        Py_DECREF(shape)
+        shape, frame = self.encode(topic, event, kind, request_id, outlets)
+        self.admit(outlets, shape, frame)
+        _bind(topic, event, self.origin, request_id or None)
         return shape, frame
 
-    cdef object _prepare(
-        self,
-        Topic topic,
-        object event,
-        int kind,
-        bytes request_id,
-        tuple outlets,
-        PyObject **used,
-    ):
-        """Do what prepare() does; the caller then owns a reference to the shape in ``used``."""
-        frame = self._encode(topic, event, kind, request_id, outlets, used)
+    cdef int _send_event(
+        self, Topic topic, object event, int kind, bytes request_id, tuple outlets
+    ) except -1:
+        """Prepare an event, and send it; a short one is never made an object."""
+        cdef Writer out
+        cdef Shape shape
+        cdef Py_ssize_t size
+        start_writing(&out, 0, 0, False)
         try:
-            self.admit(outlets, <Shape>used[0], frame)
+            shape = self._encode(&out, topic, event, kind, request_id, outlets)
+            size = out.at - out.begin
+            if out.pieces != NULL or size >= _LONG or (
+                size > _COMPRESS_MINIMUM and self.compressor is not None
+            ):
+                frame = _finished(&out)
+                self.admit(outlets, shape, frame)
+                _bind(topic, event, self.origin, request_id or None)
+                self.send(outlets, shape, frame)
+                return 0
+            self._admit_size(outlets, shape, size)
             _bind(topic, event, self.origin, request_id or None)
-        except BaseException:
-            Py_DECREF(<object>used[0])
-            raise
-        return frame
+            for outlet in outlets:
+                if type(outlet) is Outlet:
+                    (<Outlet>outlet)._send_data(shape, out.begin, size)
+                    if (<Outlet>outlet).size > (<Outlet>outlet).high_water:
+                        self.congested = True
+                else:
+                    outlet.send(shape, PyBytes_FromStringAndSize(<char *>out.begin, size))
+                    if outlet.size > outlet.high_water:
+                        self.congested = True
+            self.debt += size >> 10
+            return 0
+        finally:
+            stop_writing(&out)
 
     cpdef admit(self, outlets, Shape shape, frame):
         """Make sure that every peer accepts a frame of this size."""
-        cdef Py_ssize_t size = max(_frame_size(frame), len(shape.announcement)) - _LENGTH_SIZE
+        self._admit_size(outlets, shape, _frame_size(frame))
+
+    cdef int _admit_size(self, object outlets, Shape shape, Py_ssize_t size) except -1:
+        size = max(size, len(shape.announcement)) - _LENGTH_SIZE
         if _exceeds(size, self.limit):
             for outlet in outlets:
                 if size > outlet.limit:
@@ -1058,6 +1147,7 @@ cdef class EventTable:
                         f"it takes {size} bytes, and {outlet.name!r} accepts {outlet.limit} "
                         "(its max_frame_size)",
                     )
+        return 0
 
     cpdef send(self, outlets, Shape shape, frame):
         """Queue an encoded event for every one of the outlets, compressed where that helps."""
@@ -1093,27 +1183,22 @@ cdef class EventTable:
         tuple outlets=None,
     ):
         """Return the frame of an event, and the shape under which it is sent."""
-        cdef PyObject *used
-        frame = self._encode(topic, event, kind, request_id, outlets, &used)
-        shape = <Shape>used
-        Py_DECREF(shape)
-        return shape, frame
+        cdef Writer out
+        start_writing(&out, 0, 0, False)
+        try:
+            shape = self._encode(&out, topic, event, kind, request_id, outlets)
+            return shape, _finished(&out)
+        finally:
+            stop_writing(&out)
 
-    cdef object _encode(
-        self,
-        Topic topic,
-        object event,
-        int kind,
-        bytes request_id,
-        tuple outlets,
-        PyObject **used,
+    cdef Shape _encode(
+        self, Writer *out, Topic topic, object event, int kind, bytes request_id, tuple outlets
     ):
-        """Do what encode() does; the caller then owns a reference to the shape in ``used``."""
+        """Write the frame of an event, and return the shape under which it is sent."""
         cdef bint may_pickle = self.allow_pickle
         cdef Shape shape = topic._recent
         cdef tuple values = None
         cdef tuple names
-        cdef Writer out
         if outlets is None or outlets is topic.outlets:
             outlets = topic.outlets
             may_pickle = may_pickle and not topic.strict
@@ -1142,39 +1227,38 @@ cdef class EventTable:
             elif shape.layout == _LAYOUT_MAPPING:
                 values = ({name: state[name] for name in names if name not in BINDING},)
         if may_pickle:
-            start_writing(&out, _MAX_PLAIN_CONTAINERS, 10, False)
+            start_writing(out, _MAX_PLAIN_CONTAINERS, 10, False)
         else:
-            start_writing(&out, max(0, min(self.limit, _MAX_LENGTH)), 0, True)
+            start_writing(out, max(0, min(self.limit, _MAX_LENGTH)), 0, True)
         out.apart = _APART
-        try:
-            out.at += HEADER_SIZE
-            write(&out, PyBytes_AS_STRING(request_id), len(request_id))
-            if shape.layout == _LAYOUT_WHOLE:
-                if not may_pickle:
-                    reason = "its class defines its own pickling"
-                    raise EncodeError(topic.name, _refusal(reason, self, outlets))
-                payload = self._pickle(topic, event, ())
-            elif self._write_values(&out, topic, shape, values, outlets):
-                payload = self._pickle(topic, values, shape.fields)
-                if topic.cls.__qualname__.encode("utf-8", "surrogatepass") in payload:
-                    # The event may be part of its own state, which only pickling it whole keeps.
-                    try:
-                        payload = self._pickle(topic, event, ())
-                        shape = self._shape(topic, _LAYOUT_WHOLE, ())
-                    except EncodeError:
-                        pass
-            else:
-                return self._close(&out, topic, shape, kind, used)
-            write_again(&out, HEADER_SIZE + len(request_id))
-            write(&out, b"\x01", 1)
-            if len(payload) < out.apart:
-                write(&out, PyBytes_AS_STRING(payload), len(payload))
-            else:
-                _get_used_to_large()
-                keep(&out, payload)
-            return self._close(&out, topic, shape, kind, used)
-        finally:
-            stop_writing(&out)
+        out.at += HEADER_SIZE
+        write(out, PyBytes_AS_STRING(request_id), len(request_id))
+        if shape.layout == _LAYOUT_WHOLE:
+            if not may_pickle:
+                reason = "its class defines its own pickling"
+                raise EncodeError(topic.name, _refusal(reason, self, outlets))
+            payload = self._pickle(topic, event, ())
+        elif self._write_values(out, topic, shape, values, outlets):
+            payload = self._pickle(topic, values, shape.fields)
+            if topic.cls.__qualname__.encode("utf-8", "surrogatepass") in payload:
+                # The event may be part of its own state, which only pickling it whole keeps.
+                try:
+                    payload = self._pickle(topic, event, ())
+                    shape = self._shape(topic, _LAYOUT_WHOLE, ())
+                except EncodeError:
+                    pass
+        else:
+            self._close(out, topic, shape, kind)
+            return shape
+        write_again(out, HEADER_SIZE + len(request_id))
+        write(out, b"\x01", 1)
+        if len(payload) < out.apart:
+            write(out, PyBytes_AS_STRING(payload), len(payload))
+        else:
+            _get_used_to_large()
+            keep(out, payload)
+        self._close(out, topic, shape, kind)
+        return shape
 
     cdef int _write_values(
         self, Writer *out, Topic topic, Shape shape, tuple values, tuple outlets
@@ -1191,18 +1275,15 @@ cdef class EventTable:
             raise EncodeError(topic.name, _refusal(str(error), self, outlets), field) from None
         return 0
 
-    cdef object _close(self, Writer *out, Topic topic, Shape shape, int kind, PyObject **used):
-        """Write the header before what was written, and return the frame."""
+    cdef int _close(self, Writer *out, Topic topic, Shape shape, int kind) except -1:
+        """Write the header before what was written."""
         cdef Py_ssize_t size = out.at - out.begin - _LENGTH_SIZE + out.kept
         if <uint64_t>size > _MAX_LENGTH:
             raise EncodeError(topic.name, f"it takes {size} bytes, more than a frame can have")
         put32(out.begin, <uint32_t>size)
         out.begin[4] = <uchar>kind
         put32(out.begin + 5, shape.type_id)
-        frame = finish(out) if out.pieces == NULL else finish_pieces(out)
-        Py_INCREF(shape)
-        used[0] = <PyObject *>shape
-        return frame
+        return 0
 
     cdef Shape _shape(self, Topic topic, int layout, tuple fields):
         key = fields if layout == _LAYOUT_FIELDS else layout

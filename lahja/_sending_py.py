@@ -15,7 +15,7 @@ from . import wire
 from ._codec_py import _length, _NotPlainError, _write, encode_value
 from .common import BaseEvent, BroadcastConfig, already_bound
 from .exceptions import EncodeError
-from .frames import APART, Frame, frame_size, gathered
+from .frames import APART, CHUNK_SIZE, LONG, Frame, frame_size, gathered
 from .layouts import BINDING, is_self_pickling, slot_names
 from .names import name_of
 
@@ -29,17 +29,20 @@ _event_header = struct.Struct("<IBI")
 
 class Outlet:
     """
-    Hold the frames that wait to be written to one peer.
+    Gather the frames that wait to be written to one peer.
 
     :param wake: called with nothing when more than ``threshold`` bytes wait. It may write at once.
     """
 
     __slots__ = (
+        "_chunks",
+        "_filled",
+        "_open",
         "accepts_pickle",
         "announced",
         "compress",
         "events",
-        "frames",
+        "has_long",
         "high_water",
         "limit",
         "name",
@@ -50,8 +53,7 @@ class Outlet:
 
     def __init__(self, wake: Callable[[], None], high_water: int) -> None:
         self.name = ""
-        self.frames: list[bytes] = []  # or their pieces
-        self.size = 0  # bytes in frames, and those taken that the socket did not accept yet
+        self.size = 0  # bytes that wait, and those taken that the socket did not accept yet
         self.threshold = 0
         self.wake = wake
         self.high_water = high_water
@@ -60,36 +62,60 @@ class Outlet:
         self.accepts_pickle = True
         self.announced: set[int] = set()
         self.events = 0  # how many were queued so far
+        self.has_long = False  # whether a value was queued that is a piece by itself
+        self._chunks: list[bytes] = []  # complete ones
+        self._open: list[bytes] = []  # what will be one chunk
+        self._filled = 0  # bytes in there
 
     def put(self, frame: Frame) -> None:
         """Queue a whole frame."""
         if isinstance(frame, bytes):
-            self.frames.append(frame)
-            self.size += len(frame)
+            self._put(frame)
         else:
-            self.frames.extend(frame)
-            self.size += frame_size(frame)
+            for piece in frame:
+                self._put(piece)
         if self.size > self.threshold:
             self.wake()
 
     def send(self, shape: Shape, frame: Frame) -> None:
         """Queue an event, and before it what announces its shape, the first time."""
         if shape.type_id not in self.announced:
+            self._put(shape.announcement)
             self.announced.add(shape.type_id)
-            self.frames.append(shape.announcement)
-            self.size += len(shape.announcement)
         self.events += 1
         self.put(frame)
 
+    def _put(self, data: bytes) -> None:
+        size = len(data)
+        if size >= LONG:
+            self._complete()
+            self._chunks.append(data)
+            if size >= APART:
+                self.has_long = True
+        else:
+            if self._filled + size > CHUNK_SIZE:
+                self._complete()
+            self._open.append(data)
+            self._filled += size
+        self.size += size
+
+    def _complete(self) -> None:
+        """Let what was gathered be a chunk."""
+        if self._open:
+            self._chunks.append(b"".join(self._open))
+            self._open = []
+            self._filled = 0
+
     def take(self) -> list[bytes]:
         """
-        Return the frames that wait, in pieces where they are long, and keep none.
+        Return what waits, in chunks of which only the long ones are single frames, or pieces.
 
-        ``size`` stays until they are written.
+        Nothing is kept; ``size`` stays until they are written.
         """
-        frames = self.frames
-        self.frames = []
-        return frames
+        self._complete()
+        chunks = self._chunks
+        self._chunks = []
+        return chunks
 
 
 class Shape:

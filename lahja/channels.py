@@ -10,7 +10,7 @@ import socket
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from .exceptions import ProtocolError
 from .flow import Gate
@@ -25,7 +25,6 @@ _IDLE = (
     30e-6  # seconds without a write: about what the system call, and its receiver's waking, take
 )
 _MOST_BUFFERS = 64
-_JOINED_SIZE = 256 * 1024
 _SEND_BUFFER = 512 * 1024  # of the system, once there are long frames; it may allow less
 _NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)  # Python ignores SIGPIPE, a program may not
 
@@ -101,7 +100,7 @@ class Channel(ABC):
         self._owner = owner
         self._outlet = self.connection.outlet
         self._get_buffer = self.connection.reader.get_buffer
-        self._chunks: list[memoryview | bytes] = []  # taken from the outlet, not written yet
+        self._chunks: list[Any] = []  # taken from the outlet, not written yet
         self._gathering = False
         self._written_at = 0.0  # when something was last written
         self._written_when = 0.0  # how long all channels had been writing by then
@@ -161,7 +160,7 @@ class Channel(ABC):
         self.blocked = False
         self._outlet.threshold = _FLUSH_SIZE if self._gathering else 0
         self._owner.channel_unblocked(self)
-        self._write()
+        self._write(time.monotonic())
 
     def _wake(self) -> None:
         """Write what is there, or let it gather; called by the outlet."""
@@ -169,9 +168,10 @@ class Channel(ABC):
             return
         # What the other channels wrote meanwhile is no pause of those who broadcast: it would make
         # each event of a flood be written by itself as soon as there are enough peers.
-        pause = time.monotonic() - self._written_at - (self._owner.writing - self._written_when)
+        now = time.monotonic()
+        pause = now - self._written_at - (self._owner.writing - self._written_when)
         if self._gathering or pause > _IDLE:
-            self._write()
+            self._write(now)
         else:
             self._gathering = True
             self._outlet.threshold = _FLUSH_SIZE
@@ -182,17 +182,20 @@ class Channel(ABC):
         self._gathering = False
         if not (self.closed or self.blocked or self._broken):
             self._outlet.threshold = 0
-            self._write()
+            self._write(time.monotonic())
 
-    def _write(self) -> None:
+    def _write(self, begun: float) -> None:
         """Write until nothing is left, or the system takes no more."""
         outlet = self._outlet
-        begun = time.monotonic()
+        chunks = self._chunks
         try:
-            while self._chunks or outlet.frames:
-                if not self._chunks:
-                    self._chunks = _joined(outlet.take(), self._widen)
-                chunks = self._chunks
+            while chunks or outlet.size:
+                if not chunks:
+                    chunks = self._chunks = outlet.take()
+                    if not chunks:
+                        break
+                    if outlet.has_long and not self._is_wide:
+                        self._widen()
                 if len(chunks) == 1:
                     count = self.socket.send(chunks[0], _NO_SIGNAL)
                     outlet.size -= count
@@ -232,8 +235,6 @@ class Channel(ABC):
 
     def _widen(self) -> None:
         """Let the system take much at a time, so that the two processes take turns less often."""
-        if self._is_wide:
-            return
         self._is_wide = True
         size = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
         if size < _SEND_BUFFER:
@@ -248,7 +249,7 @@ class Channel(ABC):
     def flush(self) -> None:
         """Write what the system takes now."""
         if not (self.closed or self.blocked or self._broken):
-            self._write()
+            self._write(time.monotonic())
 
     def nudge(self) -> bool:
         """
@@ -257,7 +258,7 @@ class Channel(ABC):
         It tells when there is much room, or in a turn that this process was too busy to begin.
         """
         size = self._outlet.size
-        self._write()
+        self._write(time.monotonic())
         return self._outlet.size < size
 
     def close(self, error: Exception | None = None) -> None:
@@ -280,30 +281,7 @@ class Channel(ABC):
             error.__traceback__ = error.__context__ = None
 
 
-def _joined(frames: list[bytes], on_long: Callable[[], None]) -> list[memoryview | bytes]:
-    """Return the frames in fewer pieces; long ones, of which ``on_long`` tells, are not copied."""
-    if len(frames) == 1 and len(frames[0]) < _FLUSH_SIZE:
-        return [*frames]
-    chunks: list[memoryview | bytes] = []
-    run: list[bytes] = []
-    size = 0
-    for frame in frames:
-        is_long = len(frame) >= _FLUSH_SIZE
-        if run and (is_long or size + len(frame) > _JOINED_SIZE):
-            chunks.append(b"".join(run))
-            run, size = [], 0
-        if is_long:
-            on_long()
-            chunks.append(frame)
-        else:
-            run.append(frame)
-            size += len(frame)
-    if run:
-        chunks.append(b"".join(run))
-    return chunks
-
-
-def _advance(chunks: list[memoryview | bytes], count: int) -> None:
+def _advance(chunks: list[Any], count: int) -> None:
     """Drop so many bytes from the front."""
     done = 0
     for chunk in chunks:

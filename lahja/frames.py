@@ -12,10 +12,16 @@ from typing import Final
 
 from . import wire
 
-__all__ = ["APART", "Frame", "body_of", "frame_size", "gathered"]
+__all__ = ["APART", "CHUNK_SIZE", "LONG", "Frame", "body_of", "frame_size", "gathered"]
 
 APART: Final = 64 * 1024
 """The shortest value, in bytes, that is a piece by itself."""
+
+LONG: Final = 16 * 1024
+"""The shortest frame or piece, in bytes, that is written from where it is; others are copied."""
+
+CHUNK_SIZE: Final = 256 * 1024
+"""How many bytes of such others are gathered in one chunk."""
 
 Frame = bytes | tuple[bytes, ...]
 """A whole frame; its pieces, of which there are at least two, where it holds long values."""

@@ -528,6 +528,16 @@ def state_of(value: Any) -> dict[Any, Any]:
     return state
 
 
+def frames_in(data: bytes) -> list[bytes]:
+    """Return the frames that are one behind the other in some bytes."""
+    frames = []
+    while data:
+        size = 4 + int.from_bytes(data[:4], "little")
+        frames.append(data[:size])
+        data = data[size:]
+    return frames
+
+
 # -- Whoever is called -----------------------------------------------------------------------
 
 

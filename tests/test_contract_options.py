@@ -391,7 +391,7 @@ async def test_a_broadcast_returns_while_less_than_high_water_waits(bus: Bus) ->
         for _ in range(9):
             await server.broadcast(Text("x" * 100_000))
         with anyio.move_on_after(0.02) as scope:
-            for _ in range(9):
+            for _ in range(50):  # some of it the system takes
                 await server.broadcast(Text("x" * 100_000))
         assert scope.cancelled_caught
         assert server._router.peers["slow"].outlet.size < 1_200_000
@@ -441,11 +441,11 @@ async def test_a_slow_peer_delays_only_those_that_send_to_it(bus: Bus) -> None:
         texts, numbers = fast.stream(Text), fast.stream(Number)
         answer_questions(fast)
         await server.wait_until_endpoint_subscribed_to("fast", Question)
-        blocked = Text("x" * 1_000_000)
+        blocked = Text("x" * 5_000_000)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(server.broadcast, blocked)
             # It was queued for every peer before it waits for any.
-            assert len((await anext(texts)).text) == 1_000_000
+            assert len((await anext(texts)).text) == 5_000_000
             await turns(5)
             for value in range(100):
                 await server.broadcast(Number(value))

@@ -19,7 +19,7 @@ from typing import Any
 
 import framing_helpers as helpers
 import pytest
-from framing_helpers import Event, Guarded, Half, Link, Plain, Slotted, frame, nested
+from framing_helpers import Event, Guarded, Half, Link, Plain, Slotted, frame, frames_in, nested
 
 from lahja import wire
 from lahja.frames import APART
@@ -267,7 +267,7 @@ def _add_makers() -> None:
         ) -> Callable[[], object]:
             link = _sending(framing, watched, make)
             (shape,) = link.table.topic(type(make())).shapes.values()
-            data = link.outlet.take()[-1]
+            data = frames_in(b"".join(link.outlet.take()))[-1]
             inlet = framing.Inlet(0, shape.name, shape.layout, shape.fields)
             cls, other, identifier = type(make()), type("Other", (Event,), {}), b"i" * 16
             watched += [cls, other, data, inlet, identifier]

@@ -111,7 +111,10 @@ def test_an_outlet_counts_all_pieces(framing: ModuleType) -> None:
     assert (outlet.size, wakes.count) == (7, 0)
     outlet.put((b"89", b"0", b"1"))
     assert (outlet.size, wakes.count) == (11, 1)
-    assert outlet.take() == [b"123", b"4567", b"89", b"0", b"1"]
+    assert outlet.take() == [b"12345678901"]
+    assert not outlet.has_long
+    outlet.put((b"1", b"2" * APART, b"3"))
+    assert outlet.has_long
 
 
 def test_every_peer_gets_the_same_pieces(framing: ModuleType) -> None:
@@ -124,9 +127,9 @@ def test_every_peer_gets_the_same_pieces(framing: ModuleType) -> None:
     assert not link.table.congested
     assert link.table.debt == 1 + (APART >> 10)
     for outlet in outlets:
-        announcement, header, data = outlet.take()
+        header, data = outlet.take()
         assert data is value
-        assert outlet.size == len(announcement) + len(header) + len(value)
+        assert outlet.size == len(header) + len(value)
     link.table.publish(Event(a=value))
     assert link.table.congested
 
@@ -154,11 +157,11 @@ def test_the_compressor_is_given_the_pieces(framing: ModuleType) -> None:
     link.outlet.compress = True
     for _ in range(2):
         link.table.publish(Event(a=MEGABYTE))
-    _, first, header, data = link.outlet.take()
-    assert first == b"compressed"
+    gathered, data = link.outlet.take()
     assert data is MEGABYTE
-    assert seen == [(header, MEGABYTE)] * 2
-    assert body_of(seen[0]) == header[4:] + MEGABYTE
+    assert gathered.partition(b"compressed")[2] == seen[0][0]
+    assert seen == [(seen[0][0], MEGABYTE)] * 2
+    assert body_of(seen[0]) == seen[0][0][4:] + MEGABYTE
 
 
 # -- Receiving -------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ def _bodies(data: bytes) -> Iterator[bytes]:
 def lost(router: Router, outlet: Outlet) -> int:
     """Return how many events were lost, as the observer is told until nothing waits."""
     total = 0
-    while outlet.frames:
+    while outlet.size:
         total += sum(count for count, _ in read(router, outlet))
     return total
 
@@ -126,7 +126,7 @@ def test_what_is_longer_than_the_observer_accepts_is_lost_and_shuts_nothing(
     connection = observe(router, "*", max_frame_size=1024)
     for _ in range(3):
         broadcast(router, Text("x" * 1024))
-    assert not connection.outlet.frames
+    assert not connection.outlet.take()
     assert not router.observed_by.shut
     broadcast(router, Number(5))
     assert read(router, connection.outlet) == [(3, b"\0b\5")]
@@ -168,7 +168,7 @@ def test_what_is_wanted_no_more_is_not_missed(router: Router) -> None:
     unwanted = control_frame(wire.SUBSCRIBE, {name_of(Number): None}, (name_of(Text),), True)
     feed(connection, unwanted)
     assert read(router, connection.outlet)
-    assert not connection.outlet.frames  # nothing but its events was told
+    assert not connection.outlet.take()  # nothing but its events was told
     broadcast(router, Number(5))
     assert read(router, connection.outlet) == [(0, b"\0b\5")]
 
@@ -183,5 +183,5 @@ def test_an_observer_that_leaves_while_its_tap_is_shut_leaves_nothing(router: Ro
     assert not len(router.observed_by)
     assert read(router, connection.outlet)
     broadcast(router, Text("x"))
-    assert not connection.outlet.frames
+    assert not connection.outlet.take()
     assert not router.observed_by.taps

@@ -137,7 +137,7 @@ class Pair:
 
     def carry(self) -> None:
         """Carry bytes to and fro until both ends are silent."""
-        while (from_client := said_by(self.client)) or self.server.outlet.frames:
+        while (from_client := said_by(self.client)) or self.server.outlet.size:
             feed(self.server, from_client, self.step)
             feed(self.client, said_by(self.server), self.step)
 
@@ -204,18 +204,18 @@ def test_before_the_hello_nothing_is_known() -> None:
 
 def test_the_connecting_side_begins_and_the_accepting_side_waits() -> None:
     client, server = make_connection("client", to="server"), make_connection("server")
-    assert not client.outlet.frames
+    assert not client.outlet.take()
     client.start()
     (kind, values), *rest = frames_of(said_by(client))
     assert (kind, values[:3]) == (wire.HELLO, client.own_hello[:3])
     assert values[3] == {**OPTIONS, "to": "server"}
     assert rest == [(wire.SUBSCRIBE, ({}, (), True))]
     feed(server, HELLO)
-    assert not server.outlet.frames
+    assert not server.outlet.take()
     feed(server, control_frame(wire.SUBSCRIBE, {"m:A": 2}, (), False))
     feed(server, control_frame(wire.SUBSCRIBE, {"m:B": None}, ("m:A",), False))
     assert server.state is State.SUBSCRIPTIONS
-    assert not server.outlet.frames
+    assert not server.outlet.take()
     assert news_of(server) == [("admit", "peer")]
     feed(server, SUBSCRIBED)
     assert server.subscriptions == {"m:B": None}
@@ -248,7 +248,7 @@ def test_many_subscriptions_are_told_in_frames_that_every_peer_accepts() -> None
 def test_subscriptions_may_change_while_the_hands_are_shaken() -> None:
     client, server = make_connection("client", to="server"), make_connection("server")
     server.tell_subscriptions({"m:S": None}, ())
-    assert not server.outlet.frames  # the hello will tell all of them
+    assert not server.outlet.take()  # the hello will tell all of them
     client.start()
     client.tell_subscriptions({"m:C": 2}, ())
     Pair(client, server).carry()
@@ -366,7 +366,7 @@ def test_the_connecting_side_refuses_in_silence(answers: list[Rejection | None])
     assert client.state is State.REFUSED
     assert client.rejection == NO
     assert news_of(client)[-1] == ("refused", NO)
-    assert not client.outlet.frames
+    assert not client.outlet.take()
 
 
 @pytest.mark.parametrize("version", [2, 0, -1, 2**70, "1", 1.0, True, None], ids=repr)
@@ -477,7 +477,7 @@ def test_a_failed_connection_stays_failed() -> None:
     assert connection.state is State.FAILED
     connection.end()
     connection.say_goodbye()
-    assert not connection.outlet.frames
+    assert not connection.outlet.take()
     assert not news_of(connection)
 
 
@@ -686,13 +686,13 @@ def test_a_goodbye_is_said_once_and_is_the_last_word(pair: Pair) -> None:
     pair.server.end()
     assert pair.server.state is State.LEFT
     pair.server.say_goodbye()
-    assert not pair.server.outlet.frames
+    assert not pair.server.outlet.take()
 
 
 def test_the_connecting_side_says_goodbye_as_soon_as_it_may_be_a_peer() -> None:
     pair = Pair(make_connection("client", to="server"), make_connection("server"))
     pair.server.say_goodbye()  # the accepting side is nobody's peer yet
-    assert not pair.server.outlet.frames
+    assert not pair.server.outlet.take()
     pair.client.start()
     pair.client.say_goodbye()
     pair.carry()

@@ -173,11 +173,9 @@ class _Link:
         table, (outlet,) = _table(framing)
         for event in _events(value)(batch):
             table.publish(event)
-        announcement, *frames = outlet.take()
-        (type_id, name, layout, fields), _ = framing.decode_value(
-            announcement, wire.LENGTH_SIZE + 1
-        )
-        self.data = memoryview(b"".join(frames))
+        data = b"".join(outlet.take())  # what announces the type comes first
+        (type_id, name, layout, fields), end = framing.decode_value(data, wire.LENGTH_SIZE + 1)
+        self.data = memoryview(data)[end:]
         self.topic = framing.Topic(Event)
         self.reader = framing.Reader(2**30, _fail)
         self.reader.inlets = {type_id: framing.Inlet(type_id, name, layout, fields)}

@@ -64,10 +64,9 @@ async def _decode(node: Node) -> float:
     payload = node.payload()
     for number in range(_BATCH):
         table.publish(Event(number, time.time(), payload))
-    announcement, *frames = outlet.take()
-    announced, _ = framing.decode_value(announcement, wire.LENGTH_SIZE + 1)
-    type_id, name, layout, fields = announced
-    data = memoryview(b"".join(frames))
+    sent = b"".join(outlet.take())  # what announces the type comes first
+    (type_id, name, layout, fields), end = framing.decode_value(sent, wire.LENGTH_SIZE + 1)
+    data = memoryview(sent)[end:]
     reader = framing.Reader(2**30, lambda inlet, error: None)
     reader.origin = "sender"
     reader.inlets = {type_id: framing.Inlet(type_id, name, layout, fields)}
