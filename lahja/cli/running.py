@@ -41,9 +41,8 @@ def print_line(text: str) -> None:
 
 def run(command: Callable[[], Coroutine[Any, Any, int]]) -> NoReturn:
     """Run a command, and leave with the exit code that it returns, or that says what ended it."""
-    signal.signal(signal.SIGTERM, _terminate)
     try:
-        code = asyncio.run(command())
+        code = asyncio.run(_until_terminated(command))
     except NoDirectoryError as error:
         print(f"lahja: {error}", file=sys.stderr)
         code = 1
@@ -56,5 +55,24 @@ def run(command: Callable[[], Coroutine[Any, Any, int]]) -> NoReturn:
     sys.exit(code)
 
 
-def _terminate(signum: int, frame: object) -> NoReturn:
-    sys.exit(_TERMINATED)
+async def _until_terminated(command: Callable[[], Coroutine[Any, Any, int]]) -> int:
+    """Run a command; SIGTERM cancels it, as Ctrl-C does, and ends it at once the second time."""
+    task = asyncio.current_task()
+    assert task is not None  # it is this one
+    loop = asyncio.get_running_loop()
+    signals = 0
+
+    def terminate(signum: int, frame: object) -> None:
+        nonlocal signals
+        signals += 1
+        if signals > 1:
+            sys.exit(_TERMINATED)
+        loop.call_soon_threadsafe(task.cancel)  # which wakes it, too
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        return await command()
+    except asyncio.CancelledError:
+        if not signals:
+            raise
+        return _TERMINATED
