@@ -293,6 +293,7 @@ def floors(scale: Scale) -> Iterator[Probe]:
     """Give what nobody can do better on asyncio; no target, but it explains what is measured."""
     yield Probe("round trip", "socket-asyncio", Work("ask"))
     yield Probe("in flight", "socket-asyncio", Work("ask", in_flight=scale.in_flight))
+    yield Probe("unheard", "socket-asyncio", Work("unheard"))
 
 
 def extras(scale: Scale) -> Iterator[Probe]:

@@ -1,11 +1,11 @@
 """
-The floor of a request on asyncio: a Unix stream socket, and nothing that could be left out.
+The floor on asyncio: a Unix stream socket, and nothing that could be left out.
 
 The loop watches the socket for what can be read, as asyncio's own streams do; a request is pickled
 with its length in front and written at once; the task that has sent it waits for a future, which
 the answer resolves. The other side answers in the callback that has read the question. There are no
 types, no subscriptions, no errors and no limits: whoever waits for a future in a task cannot be
-quicker than this.
+quicker than this. Nor is a method that is awaited quicker than one that does nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
-from ..work import Answer, Node, Question, now
+from ..work import Answer, Event, Node, Question, now
 from .raw_socket import connect, listen
 
 __all__ = ["ROLES", "about"]
@@ -112,7 +112,28 @@ async def answer(node: Node) -> None:
     node.report()
 
 
+class _Nobody:
+    """Be an endpoint that does nothing."""
+
+    async def broadcast(self, event: Event, config: None = None) -> None:
+        pass
+
+
+async def call(node: Node) -> None:
+    """Wait for what is done at once."""
+    endpoint = _Nobody()
+    event = Event(0, time.time(), node.payload())
+    for _ in range(node.work.warm_up):
+        await endpoint.broadcast(event, None)
+    begin = now()
+    for _ in range(node.count):
+        await endpoint.broadcast(event, None)
+    node.report(rate=node.count / (now() - begin))
+
+
 ROLES = {
     ("ask", "asker"): lambda node: asyncio.run(ask(node)),
     ("ask", "answerer"): lambda node: asyncio.run(answer(node)),
+    ("unheard", "sender"): lambda node: asyncio.run(call(node)),
+    ("unheard", "bystander"): lambda node: node.report(),
 }
