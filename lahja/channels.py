@@ -189,13 +189,10 @@ class Channel(ABC):
         outlet = self._outlet
         chunks = self._chunks
         try:
-            while chunks or outlet.size:
-                if not chunks:
-                    chunks = self._chunks = outlet.take()
-                    if not chunks:
-                        break
-                    if outlet.has_long and not self._is_wide:
-                        self._widen()
+            while chunks or (outlet.size and (chunks := outlet.take())):
+                self._chunks = chunks
+                if outlet.has_long and not self._is_wide:
+                    self._widen()
                 if len(chunks) == 1:
                     count = self.socket.send(chunks[0], _NO_SIGNAL)
                     outlet.size -= count
