@@ -294,6 +294,7 @@ def floors(scale: Scale) -> Iterator[Probe]:
     yield Probe("round trip", "socket-asyncio", Work("ask"))
     yield Probe("in flight", "socket-asyncio", Work("ask", in_flight=scale.in_flight))
     yield Probe("unheard", "socket-asyncio", Work("unheard"))
+    yield Probe("mesh", "socket-asyncio", Work("mesh", processes=scale.mesh, count=1))
 
 
 def extras(scale: Scale) -> Iterator[Probe]:

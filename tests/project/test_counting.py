@@ -1,4 +1,4 @@
-"""The benchmark of what counting costs finds the lines that count, in the source of this checkout."""
+"""The benchmark of what counting costs finds the lines that count, in this checkout."""
 
 from __future__ import annotations
 

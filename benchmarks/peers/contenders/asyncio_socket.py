@@ -5,7 +5,8 @@ The loop watches the socket for what can be read, as asyncio's own streams do; a
 with its length in front and written at once; the task that has sent it waits for a future, which
 the answer resolves. The other side answers in the callback that has read the question. There are no
 types, no subscriptions, no errors and no limits: whoever waits for a future in a task cannot be
-quicker than this. Nor is a method that is awaited quicker than one that does nothing.
+quicker than this. Nor is a method that is awaited quicker than one that does nothing, or a mesh of
+processes complete before all of them have started.
 """
 
 from __future__ import annotations
@@ -131,9 +132,15 @@ async def call(node: Node) -> None:
     node.report(rate=node.count / (now() - begin))
 
 
+async def start(node: Node) -> None:
+    """Be there, which is all that a member of a mesh cannot do without."""
+    node.report(end=now())
+
+
 ROLES = {
     ("ask", "asker"): lambda node: asyncio.run(ask(node)),
     ("ask", "answerer"): lambda node: asyncio.run(answer(node)),
     ("unheard", "sender"): lambda node: asyncio.run(call(node)),
     ("unheard", "bystander"): lambda node: node.report(),
+    ("mesh", "member"): lambda node: asyncio.run(start(node)),
 }
