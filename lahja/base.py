@@ -31,24 +31,24 @@ from .common import (
 )
 from .compression import SnappySupport
 from .counting import Life
+from .directory import BusDirectory
 from .exceptions import LifecycleError, RequestTimeout, WaitTimeout
 from .flow import Gate
 from .framing import Mailbox
 from .handlers import Handler
+from .joining import Joining
 from .membership import MembershipChange, MembershipReason
 from .names import name_of
 from .peering import Peering
 from .routing import Router, Watcher
 from .sockets import check_platform
 from .streams import Feed, Membership, Overflow, Stream, Waiter, make_mailbox, subscribe_mailbox
+from .tracing import Tracing, active_tracer
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from .directory import BusDirectory
-    from .joining import Joining
     from .stats import EndpointStats
-    from .tracing import Tracing
     from .typing import EndpointOptions, HasFileno
 
 __all__ = [
@@ -303,8 +303,6 @@ class BaseEndpoint(EndpointAPI):
         app: str | None = None,
         **options: Unpack[EndpointOptions],
     ) -> AbstractAsyncContextManager[Self]:
-        from .directory import BusDirectory
-
         endpoint = cls(name, **options)
         check_platform(f"join as {name!r}")
         where = BusDirectory(directory, app)
@@ -313,8 +311,6 @@ class BaseEndpoint(EndpointAPI):
 
     @asynccontextmanager
     async def _join(self, directory: BusDirectory) -> AsyncIterator[Self]:
-        from .joining import Joining  # not at the top, as few join, and most import this
-
         async with self.run():
             self._joining = Joining(self, self._router, self._peering, directory)
             self._joining.begin()
@@ -337,8 +333,6 @@ class BaseEndpoint(EndpointAPI):
 
     def _trace(self) -> None:
         """Carry trace context, if the program keeps traces."""
-        from .tracing import Tracing, active_tracer  # not at the top: the first that runs will do
-
         tracer = active_tracer()
         if tracer is not None:
             self._tracing = Tracing(self._router, tracer, self._route)

@@ -12,10 +12,12 @@ import contextlib
 import errno
 import os
 import stat
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from .common import ConnectionConfig
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["DEFAULT_APP", "BusDirectory", "Identity", "Stamp", "default_directory"]
 
@@ -56,6 +58,8 @@ def default_directory(app: str | None = None) -> Path:
 
 
 def _default_base() -> Path:
+    from pathlib import Path  # see ConnectionConfig.from_name()
+
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     if os.path.isabs(runtime):  # others are to be ignored, says its specification
         try:
@@ -92,6 +96,8 @@ class BusDirectory:
             raise ValueError(
                 "app chooses a directory, and so does directory: give one of them, not both"
             )
+        from pathlib import Path
+
         self._is_default = path is None
         # Absolute, because the program may change its working directory.
         self.path = default_directory(app) if path is None else Path(os.path.abspath(path))

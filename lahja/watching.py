@@ -10,10 +10,12 @@ from __future__ import annotations
 import contextlib
 import os
 from importlib import import_module
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .sockets import close_in_children
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["DirectoryWatch", "watch_directory"]
 
