@@ -318,7 +318,7 @@ class EventTable:
             means that others should have a turn
         """
         gates: Sequence[Any] = ()
-        if not self.is_home():
+        if self.where() is not self.home:  # as is_home() does
             gates = self.route(event, config)
         elif config is None:
             receivers = self.publish(event)
