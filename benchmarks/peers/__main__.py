@@ -2,7 +2,7 @@
 Compare lahja with its peers, and with its targets.
 
 Each contender runs in its own processes and its own environment, which is made first and kept for
-the next time. All targets take about five minutes, everything takes a quarter of an hour. Only
+the next time. All targets take about five minutes, everything takes about ten. Only
 ratios of one run mean anything, and only on a machine that does nothing else.
 """
 
