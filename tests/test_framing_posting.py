@@ -118,6 +118,14 @@ def test_a_posted_event_goes_to_those_who_want_it(table: Table) -> None:
         table.table.post(event)
 
 
+def test_a_table_is_at_home_where_its_event_loop_runs(table: Table) -> None:
+    assert table.table.is_home()
+    table.table.home = "elsewhere"
+    assert not table.table.is_home()
+    table.table.where = lambda: "elsewhere"
+    assert table.table.is_home()
+
+
 def test_what_is_posted_from_elsewhere_is_routed(table: Table) -> None:
     table.table.home = "elsewhere"
     event, config = Event(a=1), BroadcastConfig("peer")
