@@ -962,6 +962,10 @@ cdef class EventTable:
                 gates = self.route(event, config)
             elif self.congested:
                 gates = self.on_congested(outlets)
+        return self.settle(gates)
+
+    cpdef settle(self, gates):
+        """Return what a broadcaster is to wait for: None, these gates, or a turn of the others."""
         if not gates and self.debt <= _MOST_DEBT:
             return None
         self.debt = 0
@@ -989,7 +993,7 @@ cdef class EventTable:
         else:
             return None
         outlets = (outlet,)
-        self._send_event(topic, event, kind, request_id, outlets)
+        self._send_event(topic, event, kind, request_id, outlets, None)
         topic.broadcasts += 1
         topic.sent += 1
         self.debt += 1
@@ -998,10 +1002,9 @@ cdef class EventTable:
     def ask(self, event, config, bint required, wake):
         """Send a request to everybody who wants it, or to whom ``targets`` says."""
         cdef Topic topic = self.topic(type(event))
-        cdef Topic awaited = None
         cdef tuple outlets = topic.outlets
         cdef tuple consumers = topic.consumers
-        cdef bytes request_id
+        cdef PendingRequest request
         if topic.tapped:
             return self.route_request(event, config, required, wake)
         if config is not None or not (outlets or consumers):
@@ -1012,27 +1015,15 @@ cdef class EventTable:
                 outlets, consumers = (outlet,), ()
             else:
                 outlets, consumers = self.targets(topic, config, required)
-        expected = event.expected_response_type()
-        if not isinstance(expected, type):
-            raise TypeError(f"{topic.name} expects a response of {expected!r}, which is no class")
-        awaited = self.topics.get(expected)
-        if awaited is None and issubclass(expected, BaseEvent):
-            awaited = self.topic(expected)
-        request_id = self._new_id()
-        request = PendingRequest(request_id, expected, awaited, outlets, bool(consumers), wake)
+        request = self.new_request(topic, event, outlets, bool(consumers), wake)
         if outlets:
-            self.requests[request_id] = request
-            try:
-                self._send_event(topic, event, _REQUEST, request_id, outlets)
-            except BaseException:
-                self.requests.pop(request_id, None)
-                raise
+            self._send_event(topic, event, _REQUEST, request.id, outlets, request)
             topic.sent += len(outlets)
         else:
             if _is_bound(topic, event):
                 raise already_bound(event)
-            _bind(topic, event, self.origin, request_id)
-            self.requests[request_id] = request
+            _bind(topic, event, self.origin, request.id)
+            self.requests[request.id] = request
         topic.broadcasts += 1
         topic.delivered += len(consumers)
         self.debt += 1
@@ -1042,6 +1033,19 @@ cdef class EventTable:
             else:
                 consumer.deliver(event, True)
         return request
+
+    cpdef PendingRequest new_request(
+        self, Topic topic, event, tuple outlets, bint locally, wake
+    ):
+        """Return a request that is about to be sent to some outlets, and taken here or not."""
+        cdef Topic awaited
+        expected = event.expected_response_type()
+        if not isinstance(expected, type):
+            raise TypeError(f"{topic.name} expects a response of {expected!r}, which is no class")
+        awaited = self.topics.get(expected)
+        if awaited is None and issubclass(expected, BaseEvent):
+            awaited = self.topic(expected)
+        return PendingRequest(self._new_id(), expected, awaited, outlets, locally, wake)
 
     cdef bytes _new_id(self):
         """Return an id that nobody can guess."""
@@ -1072,7 +1076,7 @@ cdef class EventTable:
                 return 0
             _bind(topic, event, self.origin, None)
         else:
-            self._send_event(topic, event, _EVENT, b"", outlets)
+            self._send_event(topic, event, _EVENT, b"", outlets, None)
             topic.sent += len(outlets)
         topic.broadcasts += 1
         topic.delivered += len(consumers)
@@ -1099,7 +1103,8 @@ cdef class EventTable:
         return shape, frame
 
     cdef int _send_event(
-        self, Topic topic, object event, int kind, bytes request_id, tuple outlets
+        self, Topic topic, object event, int kind, bytes request_id, tuple outlets,
+        PendingRequest request,
     ) except -1:
         """Prepare an event, and send it; a short one is never made an object."""
         cdef Writer out
@@ -1113,12 +1118,10 @@ cdef class EventTable:
                 size > _COMPRESS_MINIMUM and self.compressor is not None
             ):
                 frame = _finished(&out)
-                self.admit(outlets, shape, frame)
-                _bind(topic, event, self.origin, request_id or None)
+                self._commit(topic, event, request_id, outlets, shape, _frame_size(frame), request)
                 self.send(outlets, shape, frame)
                 return 0
-            self._admit_size(outlets, shape, size)
-            _bind(topic, event, self.origin, request_id or None)
+            self._commit(topic, event, request_id, outlets, shape, size, request)
             for outlet in outlets:
                 if type(outlet) is Outlet:
                     (<Outlet>outlet)._send_data(shape, out.begin, size)
@@ -1132,6 +1135,17 @@ cdef class EventTable:
             return 0
         finally:
             stop_writing(&out)
+
+    cdef int _commit(
+        self, Topic topic, object event, bytes request_id, tuple outlets, Shape shape,
+        Py_ssize_t size, PendingRequest request,
+    ) except -1:
+        """Do, between encoding an event and sending it, what must not be done if it fails."""
+        self._admit_size(outlets, shape, size)
+        _bind(topic, event, self.origin, request_id or None)
+        if request is not None:
+            self.requests[request_id] = request
+        return 0
 
     cpdef admit(self, outlets, Shape shape, frame):
         """Make sure that every peer accepts a frame of this size."""
@@ -2062,7 +2076,10 @@ cdef class Reader:
         inlet = self.inlets.get(get32(body + 1))
         if inlet is None or inlet.layout != _LAYOUT_FIELDS or first[0] != _PLAIN:
             return 0
-        if not self._is_wanted(inlet, body):
+        if body[0] == _RESPONSE:
+            if PyBytes_FromStringAndSize(<char *>body + 5, _ID_SIZE) not in self.requests:
+                return 0
+        elif self._wanted_topic(inlet) is None:
             return 0
         first += 1
         early = list(self._early)
@@ -2093,14 +2110,14 @@ cdef class Reader:
         self._end = first - _data(view)
         return 0
 
-    cdef bint _is_wanted(self, Inlet inlet, const uchar *body) except -1:
-        """Return whether somebody waits for such an event, as far as can be told."""
+    cdef Topic _wanted_topic(self, Inlet inlet):
+        """Return the topic whose consumers get such events; None where there are none."""
         cdef Topic topic = inlet.topic
-        if body[0] == _RESPONSE:
-            return PyBytes_FromStringAndSize(<char *>body + 5, _ID_SIZE) in self.requests
         if topic is None or not topic.consumers:
-            topic = self.find_topic(inlet.name)
-        return topic is not None and bool(topic.consumers)
+            topic = inlet.topic = self.find_topic(inlet.name)
+            if topic is None or not topic.consumers:
+                return None
+        return topic
 
     def dispatch(self, body):
         """Hand an event or request to its consumers, or a response to its request."""
@@ -2135,11 +2152,9 @@ cdef class Reader:
             request_id = PyBytes_FromStringAndSize(<char *>body + 5, _ID_SIZE)
             if body[0] == _RESPONSE:
                 return self._respond(early, inlet, request_id, body, offset, size, owner, start)
-        topic = inlet.topic
-        if topic is None or not topic.consumers:
-            topic = inlet.topic = self.find_topic(inlet.name)
-            if topic is None or not topic.consumers:
-                return 0  # it was sent before the peer knew that nobody wants it any more
+        topic = self._wanted_topic(inlet)
+        if topic is None:
+            return 0  # it was sent before the peer knew that nobody wants it any more
         event = self._build(early, inlet, topic, body, offset, size, owner, start, request_id)
         if topic.twins:
             others = []

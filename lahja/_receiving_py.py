@@ -429,7 +429,10 @@ class Reader:
         inlet = self.inlets.get(_type_id.unpack_from(body, 1)[0])
         if inlet is None or inlet.layout != wire.LAYOUT_FIELDS or self._buffer[first] != wire.PLAIN:
             return
-        if not self._is_wanted(inlet, kind, body):
+        if kind == wire.RESPONSE:
+            if bytes(body[5 : 5 + wire.ID_SIZE]) not in self.requests:
+                return
+        elif self._wanted_topic(inlet) is None:
             return
         first += 1
         early = [*self._early]
@@ -458,14 +461,14 @@ class Reader:
         self._apart += at - first
         self._end = first
 
-    def _is_wanted(self, inlet: Inlet, kind: int, body: memoryview) -> bool:
-        """Return whether somebody waits for such an event, as far as can be told."""
-        if kind == wire.RESPONSE:
-            return bytes(body[5 : 5 + wire.ID_SIZE]) in self.requests
+    def _wanted_topic(self, inlet: Inlet) -> Topic | None:
+        """Return the topic whose consumers get such events; None where there are none."""
         topic = inlet.topic
         if topic is None or not topic.consumers:
-            topic = self.find_topic(inlet.name)
-        return topic is not None and bool(topic.consumers)
+            topic = inlet.topic = self.find_topic(inlet.name)
+            if topic is None or not topic.consumers:
+                return None
+        return topic
 
     def dispatch(self, body: bytes | memoryview) -> bool:
         """
@@ -495,11 +498,9 @@ class Reader:
         if kind == wire.RESPONSE:
             self._respond(early, inlet, request_id, body, offset)  # type: ignore[arg-type]
             return True
-        topic = inlet.topic
-        if topic is None or not topic.consumers:
-            topic = inlet.topic = self.find_topic(inlet.name)
-            if topic is None or not topic.consumers:
-                return True  # it was sent before the peer knew that nobody wants it any more
+        topic = self._wanted_topic(inlet)
+        if topic is None:
+            return True  # it was sent before the peer knew that nobody wants it any more
         event = self._build(early, inlet, topic, body, offset, request_id)
         others = [
             (twin, self._build(copy.deepcopy(early), inlet, twin, body, offset, request_id))

@@ -318,7 +318,7 @@ class EventTable:
             means that others should have a turn
         """
         gates: Sequence[Any] = ()
-        if self.where() is not self.home:  # as is_home() does
+        if not self.is_home():
             gates = self.route(event, config)
         elif config is None:
             receivers = self.publish(event)
@@ -335,6 +335,10 @@ class EventTable:
                 gates = self.route(event, config)
             elif self.congested:
                 gates = self.on_congested(outlets)
+        return self.settle(gates)
+
+    def settle(self, gates: Sequence[Any]) -> Sequence[Any] | None:
+        """Return what a broadcaster is to wait for: None, these gates, or a turn of the others."""
         if not gates and self.debt <= _MOST_DEBT:
             return None
         self.debt = 0
@@ -393,6 +397,37 @@ class EventTable:
                 outlets, consumers = (outlet,), ()
             else:
                 outlets, consumers = self.targets(topic, config, required)
+        request = self.new_request(topic, event, outlets, bool(consumers), wake)
+        if outlets:
+            shape, frame = self.prepare(topic, event, wire.REQUEST, request.id, outlets)
+            self.requests[request.id] = request
+            self.send(outlets, shape, frame)
+            topic.sent += len(outlets)
+        else:
+            if "_origin" in event.__dict__:
+                raise already_bound(event)
+            self.bind(event, request.id)
+            self.requests[request.id] = request
+        topic.broadcasts += 1
+        topic.delivered += len(consumers)
+        self.debt += 1
+        for consumer in consumers:
+            consumer.deliver(event, True)
+        return request
+
+    def new_request(
+        self,
+        topic: Topic,
+        event: Any,
+        outlets: tuple[Outlet, ...],
+        locally: bool,
+        wake: Callable[[], None],
+    ) -> PendingRequest:
+        """
+        Return a request that is about to be sent to some outlets, and taken here or not.
+
+        :raise TypeError: where the response that it expects is of no class
+        """
         expected = event.expected_response_type()
         if not isinstance(expected, type):
             raise TypeError(f"{topic.name} expects a response of {expected!r}, which is no class")
@@ -400,24 +435,7 @@ class EventTable:
         if not self._ids:
             pool = os.urandom(_IDS_AT_A_TIME * wire.ID_SIZE)
             self._ids = [pool[i : i + wire.ID_SIZE] for i in range(0, len(pool), wire.ID_SIZE)]
-        request_id = self._ids.pop()
-        request = PendingRequest(request_id, expected, awaited, outlets, bool(consumers), wake)
-        if outlets:
-            shape, frame = self.prepare(topic, event, wire.REQUEST, request_id, outlets)
-            self.requests[request_id] = request
-            self.send(outlets, shape, frame)
-            topic.sent += len(outlets)
-        else:
-            if "_origin" in event.__dict__:
-                raise already_bound(event)
-            self.bind(event, request_id)
-            self.requests[request_id] = request
-        topic.broadcasts += 1
-        topic.delivered += len(consumers)
-        self.debt += 1
-        for consumer in consumers:
-            consumer.deliver(event, True)
-        return request
+        return PendingRequest(self._ids.pop(), expected, awaited, outlets, locally, wake)
 
     def publish(self, event: Any) -> int:
         """

@@ -478,8 +478,7 @@ class BaseEndpoint(EndpointAPI):
             raise TypeError(
                 f"names is the text {names!r}; give several names, such as {{{names!r}}}"
             )
-        if timeout is not None:
-            _check_timeout(timeout)
+        _check_timeout(timeout)
         wanted = tuple(dict.fromkeys(names))
         if isinstance(subscribed_to, type):
             subscribed_to = (subscribed_to,)
@@ -569,8 +568,7 @@ class BaseEndpoint(EndpointAPI):
         timeout: float | None = None,
     ) -> TResponse:
         self._check()
-        if timeout is not None:
-            _check_timeout(timeout)
+        _check_timeout(timeout)
         required = config is None or config.require_subscriber is not False
         waiter = self.make_waiter()
         router = self._router
@@ -689,6 +687,6 @@ class BaseEndpoint(EndpointAPI):
             self._check()
 
 
-def _check_timeout(timeout: float) -> None:
-    if not timeout >= 0:
+def _check_timeout(timeout: float | None) -> None:
+    if timeout is not None and not timeout >= 0:
         raise ValueError(f"timeout is {timeout!r}; it must not be negative")

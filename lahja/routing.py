@@ -436,14 +436,9 @@ class Router:
         """Send a request of a type that is tapped; see ``ask`` in :mod:`lahja.framing`."""
         topic = self.table.topic(type(event))
         outlets, consumers = self._targets(topic, config, required)
-        expected = event.expected_response_type()
-        if not isinstance(expected, type):
-            raise TypeError(f"{topic.name} expects a response of {expected!r}, which is no class")
-        awaited = self.table.topic(expected) if issubclass(expected, BaseEvent) else None
-        request_id = os.urandom(wire.ID_SIZE)
-        request = PendingRequest(request_id, expected, awaited, outlets, bool(consumers), wake)
-        self._send(topic, event, wire.REQUEST, request_id, outlets, len(consumers), config)
-        self.pending[request_id] = request
+        request = self.table.new_request(topic, event, outlets, bool(consumers), wake)
+        self._send(topic, event, wire.REQUEST, request.id, outlets, len(consumers), config)
+        self.pending[request.id] = request
         topic.delivered += len(consumers)
         for consumer in consumers:
             consumer.deliver(event, True)

@@ -37,7 +37,6 @@ from .version import __version__
 __all__ = ["Tracing", "active_tracer", "context_of", "handling"]
 
 _LONGEST_CONTEXT = 8 * 1024
-_MOST_DEBT = 256  # see ``post`` in :mod:`lahja.framing`
 _NAME = "lahja"
 
 
@@ -157,10 +156,7 @@ class Tracing:
             return self._table.post(event, config)
         with self._carrying():
             gates = self._route(event, config)
-        if not gates and self._table.debt <= _MOST_DEBT:
-            return None
-        self._table.debt = 0
-        return gates
+        return self._table.settle(gates)
 
     def ask(
         self, event: Any, config: Any, required: bool, wake: Callable[[], None]
