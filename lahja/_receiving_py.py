@@ -424,7 +424,7 @@ class Reader:
         kind = self._buffer[self._start + wire.LENGTH_SIZE]
         if kind not in _DISPATCHED or self.inlets is None:
             return
-        first = self._start + wire.LENGTH_SIZE + _payload_offset(kind)
+        first = self._start + wire.LENGTH_SIZE + wire.payload_offset(kind)
         body = memoryview(self._buffer)[self._start + wire.LENGTH_SIZE : self._end]
         inlet = self.inlets.get(_type_id.unpack_from(body, 1)[0])
         if inlet is None or inlet.layout != wire.LAYOUT_FIELDS or self._buffer[first] != wire.PLAIN:
@@ -488,7 +488,7 @@ class Reader:
         kind = body[0]
         if kind not in _DISPATCHED or self.inlets is None:
             return False
-        offset = _payload_offset(kind)
+        offset = wire.payload_offset(kind)
         if len(body) < offset:
             raise ProtocolError(f"a frame of {len(body)} bytes is too short for {_said_of(kind)}")
         inlet = self.inlets.get(_type_id.unpack_from(body, 1)[0])
@@ -579,15 +579,11 @@ class Reader:
             raise TruncatedFrame(missing)
 
 
-def _payload_offset(kind: int) -> int:
-    return 5 if kind == wire.EVENT else 5 + wire.ID_SIZE
-
-
 def _restored(early: tuple[Any, ...], body: bytes | memoryview) -> bytes | memoryview:
     """Return the body with the values that were taken out of it."""
     if not early:
         return body
-    first = _payload_offset(body[0]) + 1
+    first = wire.payload_offset(body[0]) + 1
     return memoryview(b"".join((body[:first], *map(encode_value, early), body[first:])))
 
 

@@ -21,7 +21,7 @@ from .exceptions import ProtocolError
 from .flow import Gate
 from .frames import Frame, body_of, frame_size
 from .framing import EventTable, Outlet, Shape, Topic, encode_value
-from .protocol import Connection, Rejection, control_frame
+from .protocol import Connection, Rejection, control_frame, tapped_frame
 
 if TYPE_CHECKING:
     from .stats import EndpointStats
@@ -43,7 +43,6 @@ TAP_EVENT_SIZE = 256 * 1024
 _MOST_UNREAD = 16 * 1024 * 1024  # bytes of answers
 _ROWS = (2_000, 200, 20, 0)
 _FIRST_BARE_ID = 1 << 31  # those of the table count from 0
-_tapped = struct.Struct("<IBIII")
 
 
 class _Tap:
@@ -61,6 +60,11 @@ class _Tap:
     def matches(self, name: str) -> bool:
         """Return whether events of the type are wanted."""
         return any(fnmatchcase(name, pattern) for pattern in self.patterns)
+
+    def take_lost(self) -> int:
+        """Return how many events were lost, as far as a frame can tell, to count anew."""
+        lost, self.lost = min(self.lost, wire.MAX_LENGTH), 0
+        return lost
 
 
 class Observers:
@@ -89,6 +93,8 @@ class Observers:
         self._gates = gates
         self._taps: dict[Connection, _Tap] = {}
         self._bare: dict[str, Shape] = {}
+        self._plain_only = Outlet(lambda: None, 0)  # for whom no value is pickled
+        self._plain_only.accepts_pickle = False
         self._answers = float(ANSWERS_PER_SECOND)  # how many may be given now
         self._answered_at = 0.0
 
@@ -212,7 +218,7 @@ class Observers:
             encoded = self._without_values(topic.name, kind, request_id)
         shape, frame = encoded
         body = body_of(frame)
-        size = _tapped.size - wire.LENGTH_SIZE + len(body)
+        size = wire.TAPPED_SIZE + len(body)
         for tap in taps:
             outlet = tap.outlet
             if outlet.size + size > TAP_QUEUE_SIZE or size > outlet.limit:
@@ -221,28 +227,23 @@ class Observers:
                 else:  # there is nothing to wait for
                     tap.lost += 1
                 continue
-            outlet.send(shape, self._header(tap, len(body), elsewhere, here) + body)
-
-    def _header(self, tap: _Tap, size: int, elsewhere: int, here: int) -> bytes:
-        """Return what comes before an event in a TAPPED frame."""
-        lost, tap.lost = min(tap.lost, wire.MAX_LENGTH), 0
-        size += _tapped.size - wire.LENGTH_SIZE
-        return _tapped.pack(size, wire.TAPPED, lost, elsewhere, here)
+            outlet.send(shape, tapped_frame(tap.take_lost(), elsewhere, here, body))
 
     def _encode(
         self, topic: Topic, event: Any, kind: int, request_id: bytes
     ) -> tuple[Shape, Frame] | None:
         """Return shape and frame of an event that is sent to nobody else, if that is easy."""
         table = self._table
-        before = topic.outlets, topic.strict, table.limit
-        topic.outlets, topic.strict, table.limit = (), True, TAP_EVENT_SIZE
+        limit, table.limit = table.limit, TAP_EVENT_SIZE
         try:
             size = sum(len(value) for value in _values(event, topic) if type(value) in (str, bytes))
-            return table.encode(topic, event, kind, request_id) if size < TAP_EVENT_SIZE else None
+            if size >= TAP_EVENT_SIZE:
+                return None
+            return table.encode(topic, event, kind, request_id, (self._plain_only,))
         except Exception:  # of its own attributes, too: nobody but an observer asked for them
             return None
         finally:
-            topic.outlets, topic.strict, table.limit = before
+            table.limit = limit
 
     def _without_values(self, name: str, kind: int, request_id: bytes) -> tuple[Shape, bytes]:
         shape = self._bare.get(name)
@@ -269,7 +270,7 @@ class Observers:
         tap.lost += sum(count - then.get(name, 0) for name, count in now.items())
         self._choose(tap, names)
         if tap.lost:
-            tap.outlet.put(self._header(tap, 0, 0, 0))
+            tap.outlet.put(tapped_frame(tap.take_lost(), 0, 0))
 
     def _broadcasts(self, names: Iterable[str]) -> dict[str, int]:
         """Return how many events of some types were broadcast so far."""

@@ -34,6 +34,7 @@ __all__ = [
     "State",
     "control_frame",
     "one_line",
+    "tapped_frame",
     "traced_frame",
 ]
 
@@ -160,6 +161,16 @@ def traced_frame(frame: Frame, context: bytes) -> Frame:
     header = struct.pack("<IBH", size, wire.TRACED, len(context))
     first, *others = (frame,) if isinstance(frame, bytes) else frame
     return gathered((header, context, first[wire.LENGTH_SIZE :], *others))
+
+
+def tapped_frame(lost: int, elsewhere: int, here: int, body: bytes = b"") -> bytes:
+    """
+    Return the frame that shows an event to an observer.
+
+    :param body: of the event's frame; empty where there is nothing to tell but what was lost
+    """
+    size = struct.pack("<I", wire.TAPPED_SIZE + len(body))
+    return b"".join((size, _TAPPED.pack(wire.TAPPED, lost, elsewhere, here), body))
 
 
 class Connection:
@@ -499,18 +510,18 @@ class Connection:
         self.audience.answered(*values)
 
     def _on_tapped(self, body: memoryview | bytes) -> None:
-        if len(body) < _TAPPED.size:
+        if len(body) < wire.TAPPED_SIZE:
             raise ProtocolError(f"a frame of {len(body)} bytes is too short for a tapped event")
         _, lost, elsewhere, here = _TAPPED.unpack_from(body)
         assert self.audience is not None  # or the frame would have been refused
         if lost:
             self.audience.missed(lost)
-        inner = memoryview(body)[_TAPPED.size :]
+        inner = memoryview(body)[wire.TAPPED_SIZE :]
         if not inner:
             return
         kind = inner[0]
-        size = 5 if kind == wire.EVENT else 5 + wire.ID_SIZE
-        if kind not in (wire.EVENT, wire.REQUEST, wire.RESPONSE) or len(inner) < size:
+        is_event = kind in (wire.EVENT, wire.REQUEST, wire.RESPONSE)
+        if not is_event or len(inner) < wire.payload_offset(kind):
             raise ProtocolError("a TAPPED frame holds no event")
         inlet = (self.reader.inlets or {}).get(int.from_bytes(inner[1:5], "little"))
         if inlet is None:

@@ -175,7 +175,9 @@ __all__ = [
     "STATS",
     "SUBSCRIBE",
     "TAPPED",
+    "TAPPED_SIZE",
     "TRACED",
+    "payload_offset",
 ]
 
 PROTOCOL_VERSION: Final = 1
@@ -186,6 +188,9 @@ LENGTH_SIZE: Final = struct.calcsize("<I")
 
 ID_SIZE: Final = 16
 """Bytes of the request id in a REQUEST and a RESPONSE."""
+
+TAPPED_SIZE: Final = struct.calcsize("<BIII")
+"""Bytes of a TAPPED before the body of the event."""
 
 INSTANCE_SIZE: Final = 16
 """Bytes of the instance id in a HELLO."""
@@ -325,3 +330,8 @@ REJECT_SIMULTANEOUS: Final = "simultaneous"
 
 REJECT_OBSERVERS: Final = "observers"
 """The code of a refusal because too many observers are connected."""
+
+
+def payload_offset(kind: int) -> int:
+    """Return where the payload begins in the body of an EVENT, a REQUEST or a RESPONSE."""
+    return 5 if kind == EVENT else 5 + ID_SIZE

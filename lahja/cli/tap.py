@@ -78,7 +78,7 @@ class Tapped:
         self.fields: dict[str, Any] | None = None
         self.whole: Any = None  # the event itself, where it had to be unpickled whole
         self.note = ""  # why there are no fields
-        payload = body[5 if self.kind == wire.EVENT else 5 + wire.ID_SIZE :]
+        payload = body[wire.payload_offset(self.kind) :]
         try:
             self._read(inlet, payload, loads)
         except Exception as error:  # whatever a pickle raises
