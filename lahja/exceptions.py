@@ -29,6 +29,7 @@ goes on. All others are raised to the caller.
 from __future__ import annotations
 
 import sys
+from typing import ClassVar
 
 __all__ = [
     "BindError",
@@ -50,14 +51,6 @@ __all__ = [
     "UnsupportedPlatform",
     "WaitTimeout",
 ]
-
-
-_MOST_SHOWN = 10
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    shown = [*names[:_MOST_SHOWN], *(["…"] if len(names) > _MOST_SHOWN else [])]
-    return ", ".join(shown) or "nothing"
 
 
 class LahjaError(Exception):
@@ -147,6 +140,9 @@ class NoSubscribers(LahjaError):
         it is subscribed to; the first eleven of each
     """
 
+    most_shown: ClassVar[int] = 10
+    """How many endpoints, and types of each, the text lists."""
+
     def __init__(
         self, reason: str, connected: tuple[tuple[str, tuple[str, ...]], ...] = ()
     ) -> None:
@@ -154,13 +150,16 @@ class NoSubscribers(LahjaError):
         self.reason = reason
         self.connected = connected
 
+    @classmethod
+    def _listed(cls, found: list[str]) -> str:
+        shown = [*found[: cls.most_shown], *(["…"] if len(found) > cls.most_shown else [])]
+        return ", ".join(shown) or "nothing"
+
     def __str__(self) -> str:
         if not self.connected:
             return self.reason
-        shown = [f"{name!r} ({_listed(types)})" for name, types in self.connected[:_MOST_SHOWN]]
-        if len(self.connected) > _MOST_SHOWN:
-            shown.append("…")
-        return f"{self.reason}; connected, and subscribed to: {', '.join(shown)}"
+        found = [f"{name!r} ({self._listed([*types])})" for name, types in self.connected]
+        return f"{self.reason}; connected, and subscribed to: {self._listed(found)}"
 
 
 class ProtocolError(LahjaError):

@@ -6,19 +6,18 @@ All of it is bounded, however many endpoints there are, and whatever they are ca
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from .exceptions import NoSubscribers
 from .protocol import Connection, one_line
 
 if TYPE_CHECKING:
     from .channels import Channel
 
-__all__ = ["MOST_SHOWN", "how_they_are", "who_wants_what"]
+__all__ = ["how_they_are", "who_wants_what"]
 
-MOST_SHOWN = 10
-"""How many endpoints, and types of each, are listed."""
-
+_MOST_SHOWN = NoSubscribers.most_shown
 _LONGEST_NAME = 100
 
 
@@ -36,8 +35,8 @@ def who_wants_what(
         types = sorted(
             peers[name].subscriptions, key=lambda each: (each.rpartition(":")[2] != likeness, each)
         )
-        found.append((_short(name), tuple(map(_short, types[: MOST_SHOWN + 1]))))
-        if len(found) > MOST_SHOWN:
+        found.append((_short(name), tuple(map(_short, types[: _MOST_SHOWN + 1]))))
+        if len(found) > _MOST_SHOWN:
             break
     return tuple(found)
 
@@ -51,18 +50,16 @@ def _has_like(connection: Connection, likeness: str) -> bool:
     return any(name.rpartition(":")[2] == likeness for name in connection.subscriptions)
 
 
-def how_they_are(
-    names: Iterable[str], channels: Mapping[str, Channel | None], now: float
-) -> tuple[str, ...]:
+def how_they_are(channels: Mapping[str, Channel | None], now: float) -> tuple[str, ...]:
     """
-    Return for each of the endpoints whether it is alive, as far as that can be told from here.
+    Return for each of some endpoints whether it is alive, as far as that can be told from here.
 
-    :param channels: those that lead to them; None, where there is none any more
+    :param channels: those that lead to them, by their names; None where there is none any more
     :param now: the time, by the clock of :func:`time.monotonic`
     """
-    found = [_how_it_is(name, channels.get(name), now) for name in sorted(names)]
-    if len(found) > MOST_SHOWN:
-        found[MOST_SHOWN:] = [f"and {len(found) - MOST_SHOWN} more"]
+    found = [_how_it_is(name, channels[name], now) for name in sorted(channels)]
+    if len(found) > _MOST_SHOWN:
+        found[_MOST_SHOWN:] = [f"and {len(found) - _MOST_SHOWN} more"]
     return tuple(found)
 
 

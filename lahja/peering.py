@@ -198,8 +198,7 @@ class Peering:
                 sock.send(control_frame(wire.REJECT, wire.REJECT_USER, reason))
             sock.close()
             return
-        channel = self._open(sock, None)
-        channel.connection.is_trusted = allowed_user(user, frozenset())
+        channel = self._open(sock, user, None)
         self._strangers[channel] = None
         channel.on_readable()  # a peer introduces itself as soon as it connects
         if not channel.closed:
@@ -311,10 +310,9 @@ class Peering:
             sock.close()
             text = f"{name!r} at {path} is served by user {user}; see allowed_uids"
             raise ConnectionAttemptRejected(text)
-        channel = self._open(sock, name)
+        channel = self._open(sock, user, name)
         channel.by_itself = by_itself
         connection = channel.connection
-        connection.is_trusted = allowed_user(user, frozenset())
         self._router.connecting[name] = connection
         try:
             connection.start()
@@ -342,7 +340,7 @@ class Peering:
 
     # -- Channels ----------------------------------------------------------------------------
 
-    def _open(self, sock: socket.socket, to: str | None) -> Channel:
+    def _open(self, sock: socket.socket, user: int | None, to: str | None) -> Channel:
         router = self._router
 
         def make_connection(wake: Callable[[], None]) -> Connection:
@@ -351,6 +349,7 @@ class Peering:
 
         channel = self._loop.open_channel(sock, self, make_connection)
         self._channels[channel.connection] = channel
+        channel.connection.is_trusted = allowed_user(user, frozenset())
         channel.pid = peer_process(sock)
         return channel
 
@@ -376,11 +375,11 @@ class Peering:
 
     def how_they_are(self, names: Iterable[str]) -> tuple[str, ...]:
         """Return for each of the endpoints whether it is alive, for people."""
-        connections = {name: self._router.peers.get(name) for name in names}
+        peers = self._router.peers
         channels = {
-            n: self._channels.get(c) if c is not None else None for n, c in connections.items()
+            name: self._channels.get(peers[name]) if name in peers else None for name in names
         }
-        return how_they_are(names, channels, time.monotonic())
+        return how_they_are(channels, time.monotonic())
 
     def channel_blocked(self, channel: Channel) -> None:
         """Disconnect the peer if it takes nothing for too long."""
