@@ -21,7 +21,8 @@ from lahja.cli.demo.events import Report
 from lahja.cli.demo.ledger import Ledger, percentile
 from lahja.cli.demo.node import Tally
 from lahja.cli.demo.progress import Progress
-from lahja.cli.demo.view import compact, print_summary
+from lahja.cli.demo.view import print_summary
+from lahja.cli.words import compact
 from lahja.framing import IMPLEMENTATION
 
 LOOPS = {

@@ -6,7 +6,7 @@ Rates are events per second between them; everything else is as of the second on
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..stats import EndpointStats, SubscriptionStats
 from .observer import Observer, Sight
@@ -35,20 +35,20 @@ class Row:
     sight: str
     reason: str
     pid: int | None
-    backend: str | None
-    uptime: float | None
-    peers: int
-    sent: float | None
-    received: float | None
-    queue_bytes: int
-    waiting: int
-    stalls: int
-    stalled: dict[str, float]
-    slowest: tuple[str, float] | None
-    requests_in_flight: int
-    requests_p99: float | None
-    requests_failed: int
-    lost: int
+    backend: str | None = None
+    uptime: float | None = None
+    peers: int = 0
+    sent: float | None = None
+    received: float | None = None
+    queue_bytes: int = 0
+    waiting: int = 0
+    stalls: int = 0
+    stalled: dict[str, float] = field(default_factory=dict)
+    slowest: tuple[str, float] | None = None
+    requests_in_flight: int = 0
+    requests_p99: float | None = None
+    requests_failed: int = 0
+    lost: int = 0
 
 
 def row_of(observer: Observer, before: EndpointStats | None) -> Row:
@@ -60,26 +60,7 @@ def row_of(observer: Observer, before: EndpointStats | None) -> Row:
     now = observer.stats
     name, sight, reason = observer.name, observer.sight, observer.reason
     if now is None:
-        return Row(
-            name=name,
-            sight=sight.value,
-            reason=reason,
-            pid=observer.pid,
-            backend=None,
-            uptime=None,
-            peers=0,
-            sent=None,
-            received=None,
-            queue_bytes=0,
-            waiting=0,
-            stalls=0,
-            stalled={},
-            slowest=None,
-            requests_in_flight=0,
-            requests_p99=None,
-            requests_failed=0,
-            lost=0,
-        )
+        return Row(name, sight.value, reason, observer.pid)
     is_alive = sight is Sight.ALIVE
     seconds = 0.0
     if is_alive and before is not None and before.instance == now.instance:

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from .demo.view import compact
-
 __all__ = ["compact", "duration", "moment", "size"]
+
+
+def compact(number: int) -> str:
+    """Return a number in at most five characters, with three digits where it is a large one."""
+    if number < 1000:
+        return str(number) if number else "·"
+    power = 1
+    while number / 1000**power >= 999.5 and power < 3:
+        power += 1
+    scaled = number / 1000**power
+    digits = 2 if scaled < 9.995 else 1 if scaled < 99.95 else 0
+    return f"{scaled:.{digits}f}{'kMG'[power - 1]}"
 
 
 def duration(seconds: float | None) -> str:

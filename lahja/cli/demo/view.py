@@ -11,10 +11,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from ..words import compact
 from .ledger import percentile
 from .progress import Progress, Stage
 
-__all__ = ["LiveView", "PlainView", "View", "compact", "make_view", "print_summary"]
+__all__ = ["LiveView", "PlainView", "View", "make_view", "print_summary"]
 
 _COLOURS = {"asyncio": "cyan", "uvloop": "blue", "trio": "magenta"}
 _TABLE_WIDTH = 80
@@ -147,18 +148,6 @@ def _table(progress: Progress) -> Table:
             Text(compact(ledger.answered(name))),
         )
     return table
-
-
-def compact(number: int) -> str:
-    """Return a number in at most five characters, with three digits where it is a large one."""
-    if number < 1000:
-        return str(number) if number else "·"
-    power = 1
-    while number / 1000**power >= 999.5 and power < 3:
-        power += 1
-    scaled = number / 1000**power
-    digits = 2 if scaled < 9.995 else 1 if scaled < 99.95 else 0
-    return f"{scaled:.{digits}f}{'kMG'[power - 1]}"
 
 
 def print_summary(console: Console, progress: Progress) -> None:
