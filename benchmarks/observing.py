@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import statistics
 import subprocess
@@ -28,9 +27,8 @@ from pathlib import Path
 
 import psutil
 
-CHECKOUT = Path(__file__).parents[1]
-PEER = Path(__file__).with_name("peer.py")
-SECONDS = 120
+from .revisions import CHECKOUT, run_peers
+
 START_SECONDS = 2.0
 LOOKERS = {
     "top": ("top", "--interval", "1"),
@@ -79,26 +77,9 @@ def run(looker: str | None, backend: str, events: int) -> dict[str, float]:
     """Let events go from one process to the other, and return what that took."""
     with tempfile.TemporaryDirectory(prefix="lahja") as name, looking(looker, Path(name)) as who:
         before, begun = processor_time(who), time.monotonic()
-        arguments = [backend, str(Path(name) / "receiver.ipc"), str(events), "1"]
-        processes = [
-            subprocess.Popen(
-                [sys.executable, "-P", str(PEER), role, *arguments],
-                env=ENVIRONMENT,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            for role in ("handle", "serve-and-send")
-        ]
-        try:
-            outputs = [process.communicate(timeout=SECONDS)[0] for process in processes]
-        finally:
-            for process in processes:
-                process.kill()
-                process.wait()
+        arguments = (backend, str(Path(name) / "receiver.ipc"), str(events), "1")
+        received, sent = run_peers(CHECKOUT, ("handle", "serve-and-send"), *arguments)
         looked = (processor_time(who) - before) / (time.monotonic() - begun)
-    if any(process.returncode for process in processes):
-        raise SystemExit(f"error: a process failed on {backend}")
-    received, sent = (json.loads(output) for output in outputs)
     cpu = received["cpu_seconds_per_event"] + sent["cpu_seconds_per_event"]
     return {
         "rate": received["events_per_second"],

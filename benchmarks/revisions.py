@@ -22,6 +22,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 CHECKOUT = Path(__file__).parents[1]
 PEER = Path(__file__).with_name("peer.py")
@@ -35,29 +36,33 @@ MEASURES = {
 }
 
 
+def run_peers(checkout: Path, roles: tuple[str, str], *arguments: str) -> list[dict[str, Any]]:
+    """Let two processes play roles of :mod:`benchmarks.peer`, and return what they measured."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-P", str(PEER), role, *arguments],
+            env={**os.environ, "PYTHONPATH": str(checkout)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for role in roles
+    ]
+    try:
+        outputs = [process.communicate(timeout=SECONDS)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    if any(process.returncode for process in processes):
+        raise SystemExit(f"error: {checkout} failed: {' '.join((*roles, *arguments))}")
+    return [json.loads(output) for output in outputs]
+
+
 def run(checkout: Path, backend: str, how: str, events: int, requests: int) -> dict[str, float]:
     """Start the two processes of one revision, and return what they measured."""
-    environment = {**os.environ, "PYTHONPATH": str(checkout)}
     with tempfile.TemporaryDirectory(prefix="lahja") as folder:
-        arguments = [backend, str(Path(folder) / "ipc"), str(events), str(requests)]
-        processes = [
-            subprocess.Popen(
-                [sys.executable, "-P", str(PEER), role, *arguments],
-                env=environment,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            for role in (how, "send")
-        ]
-        try:
-            outputs = [process.communicate(timeout=SECONDS)[0] for process in processes]
-        finally:
-            for process in processes:
-                process.kill()
-                process.wait()
-    if any(process.returncode for process in processes):
-        raise SystemExit(f"error: {checkout} failed on {backend}")
-    received, sent = (json.loads(output) for output in outputs)
+        arguments = (backend, str(Path(folder) / "ipc"), str(events), str(requests))
+        received, sent = run_peers(checkout, (how, "send"), *arguments)
     if sent["lahja"] != str(checkout / "lahja"):
         raise SystemExit(f"error: {checkout} was to run, and {sent['lahja']} did")
     return {
