@@ -153,6 +153,8 @@ async def connect(endpoint: Any, node: Node, names: Iterable[str]) -> None:
                 await endpoint.connect_to_endpoints(config_of(node, name))
             except ConnectionRefusedError:
                 await sleep(0.01)
+            else:
+                break  # and never again: by now it may have done its work, and left
 
 
 async def finish(endpoint: Any, names: Iterable[str], what: type[WarmedUp] = Finish) -> None:
