@@ -1,7 +1,8 @@
-"""What the commands that observe make of what they see; nothing here runs an endpoint."""
+"""What the commands that observe make of what they see; hardly anything here runs an endpoint."""
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import pickle
@@ -14,7 +15,7 @@ import pytest
 from rich.console import Console
 from test_stats import STATS
 
-from lahja import EndpointStats, wire
+from lahja import AsyncioEndpoint, ConnectionConfig, EndpointStats, wire
 from lahja.cli.graph import Topology, as_dot, as_mermaid, topology_of
 from lahja.cli.ls import listing
 from lahja.cli.observer import Observer, Sight
@@ -359,3 +360,24 @@ def test_names_of_types_as_they_are_typed() -> None:
         "*.app.*",
         "*",
     ]
+
+
+# -- Endpoints of other users ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("me", "sight"), [(0, "alive"), (1000, "refused")])
+def test_only_root_looks_at_endpoints_of_other_users_and_unpickles_nothing_of_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, me: int, sight: str
+) -> None:
+    async def look() -> Observer:
+        async with AsyncioEndpoint.serve(ConnectionConfig.from_name("a", tmp_path)) as endpoint:
+            monkeypatch.setattr("lahja.cli.observer.peer_user", lambda sock: 12345)
+            monkeypatch.setattr("lahja.sockets.os.geteuid", lambda: me)
+            observer = Observer(endpoint.ipc_path, "ls")
+            await observer.open(10)
+            observer.close()
+            return observer
+
+    observer = asyncio.run(look())
+    assert observer.sight.value == sight
+    assert not observer.is_trusted

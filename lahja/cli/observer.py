@@ -76,6 +76,7 @@ class Observer:
         self.sight = Sight.SILENT
         self.reason = ""  # why it is not alive
         self.pid: int | None = None
+        self.is_trusted = False  # enough to unpickle what it sends
         self.stats: EndpointStats | None = None  # the latest
         self.connection: Connection | None = None
         self.gates: dict[Outlet, Gate] = {}  # nobody waits for room in an outlet here
@@ -149,7 +150,8 @@ class Observer:
             sock.close()
             self._become(Sight.STALE, str(error))
             return None
-        if not allowed_user(user, frozenset()):
+        self.is_trusted = allowed_user(user, frozenset())
+        if not self.is_trusted and os.geteuid() != 0:  # root may look at anybody's endpoints
             sock.close()
             self._become(Sight.REFUSED, f"it is of user {user}")
             return None

@@ -192,8 +192,9 @@ async def show_events(
             return
         left -= 1
         loads = None
-        if unpickle and observer.connection is not None and observer.connection.peer is not None:
-            loads = loads_from(observer.connection.peer.options.get("main", "__main__"))
+        peer = observer.connection.peer if observer.connection is not None else None
+        if unpickle and observer.is_trusted and peer is not None:
+            loads = loads_from(peer.options.get("main", "__main__"))
         width = max(width, *(len(each.name) for each in lookout.observers))
         tapped = Tapped(observer.name, inlet, body, elsewhere, here, loads)
         show(None if as_json else tapped.as_text(width), tapped.as_dict() if as_json else {})
