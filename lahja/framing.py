@@ -27,7 +27,8 @@ else:
             _chosen = import_module("._framing", __package__)
         except ImportError as _error:
             if _wanted == "cython":
-                raise
+                _text = f"LAHJA_FRAMING is 'cython', and the compiled module fails: {_error}"
+                raise ImportError(_text, name=_error.name, path=_error.path) from _error
             if _error.name != f"{__package__}._framing" or _error.path is not None:
                 _text = f"lahja uses plain Python, because its compiled module is broken: {_error}"
                 warnings.warn(_text, RuntimeWarning, stacklevel=2)
