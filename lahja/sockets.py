@@ -234,13 +234,17 @@ class Listener:
         from pathlib import Path  # see ConnectionConfig.from_name()
 
         self.path = Path(path)
+        self._file = self.path.absolute()  # where it is, when the current directory has changed
         self.socket = _make_socket(f"serve at {path}")
         try:
             self.socket.setblocking(False)
             address = _check_path(self.path)
             with _locked(self.path.parent):
                 self._make_room()
-                self._bind(address)
+                try:
+                    self._bind(address)
+                except OSError as error:  # it says what is wrong, and not with which file
+                    raise OSError(error.errno, error.strerror, address) from None
                 status = os.lstat(self.path)
                 self.identity = (status.st_dev, status.st_ino)  # its alone while it listens
                 self.socket.listen(_BACKLOG)
@@ -306,8 +310,8 @@ class Listener:
             return
         if self._owner == os.getpid():
             # Before the socket is closed: after that, another file may get its identity.
-            with _locked(self.path.parent), contextlib.suppress(OSError):
-                status = os.lstat(self.path)
+            with _locked(self._file.parent), contextlib.suppress(OSError):
+                status = os.lstat(self._file)
                 if (status.st_dev, status.st_ino) == self.identity:
-                    os.unlink(self.path)
+                    os.unlink(self._file)
         self.socket.close()

@@ -789,3 +789,28 @@ async def test_an_event_that_does_not_decode_is_lost_alone(
         assert [event.value for event in await take(stream, 2)] == [1, 2]
         assert len(complaints(caplog)) == 1
         assert "server: lost an event of type helpers:Number from raw: " in complaints(caplog)[0]
+
+
+async def test_serving_where_that_is_impossible_names_the_path(bus: Bus) -> None:
+    config = ConnectionConfig.from_name("a")._replace(path=bus.directory / "missing" / "a.ipc")
+    with pytest.raises(FileNotFoundError) as raised:
+        async with bus.endpoint_class.serve(config):
+            pass
+    assert raised.value.filename == str(config.path)
+
+
+async def test_the_socket_is_removed_though_the_working_directory_has_changed(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(bus.directory)
+    async with bus.endpoint_class.serve(ConnectionConfig.from_name("a")):
+        assert (bus.directory / "a.ipc").is_socket()
+        monkeypatch.chdir("/")
+    assert not (bus.directory / "a.ipc").exists()
+
+
+async def test_to_connect_takes_configurations(bus: Bus) -> None:
+    async with bus.run() as endpoint:
+        wrong: Any = "server"
+        with pytest.raises(TypeError, match=r"takes a ConnectionConfig, which 'server' is not"):
+            await endpoint.connect_to_endpoints(wrong)
