@@ -62,7 +62,7 @@ from .exceptions import (
     TruncatedFrame,
 )
 from .frames import APART, CHUNK_SIZE, LONG
-from .layouts import BINDING, is_self_pickling, set_by_descriptor, slot_names
+from .layouts import BINDING, check_fields, is_self_pickling, set_by_descriptor, slot_names
 from .names import name_of
 
 cdef extern from *:

@@ -383,6 +383,7 @@ cdef class EventTable:
         if topic is None:
             if not (isinstance(cls, type) and issubclass(cls, BaseEvent)):
                 raise TypeError(f"an event type is a class derived from BaseEvent, not {cls!r}")
+            check_fields(cls)
             topic = self.topics[cls] = Topic(cls)
             self.on_topic(topic)
         return topic

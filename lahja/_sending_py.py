@@ -16,7 +16,7 @@ from ._codec_py import _length, _NotPlainError, _write, encode_value
 from .common import BaseEvent, BroadcastConfig, already_bound
 from .exceptions import EncodeError
 from .frames import APART, CHUNK_SIZE, LONG, Frame, frame_size, gathered
-from .layouts import BINDING, is_self_pickling, slot_names
+from .layouts import BINDING, check_fields, is_self_pickling, slot_names
 from .names import name_of
 
 __all__ = ["EventTable", "Outlet", "PendingRequest", "Shape", "Topic"]
@@ -296,12 +296,14 @@ class EventTable:
         """
         Return the topic of an event class.
 
-        :raise TypeError: where it is not a class derived from BaseEvent
+        :raise TypeError: where it is not a class derived from BaseEvent, or has a field of a name
+            that lahja needs itself
         """
         topic = self.topics.get(cls)
         if topic is None:
             if not (isinstance(cls, type) and issubclass(cls, BaseEvent)):
                 raise TypeError(f"an event type is a class derived from BaseEvent, not {cls!r}")
+            check_fields(cls)
             topic = self.topics[cls] = Topic(cls)
             self.on_topic(topic)
         return topic

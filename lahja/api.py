@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -38,13 +38,21 @@ TWaitForEvent = TypeVar("TWaitForEvent", bound=BaseEvent)
 """The type of the event that is waited for."""
 
 
+def _lacks(cls: type, name: str) -> NotImplementedError:
+    return NotImplementedError(f"{cls.__qualname__} does not implement {name}() of EndpointAPI")
+
+
 class EndpointAPI(ABC):
     """
     Communicate by events, within a process and between processes.
 
-    Every method must be called from the event loop in which the endpoint runs; from elsewhere it
-    raises :class:`~lahja.exceptions.LifecycleError`, as does every method that needs a running
-    endpoint before :meth:`run` or after it stopped.
+    Every method but :meth:`stats` must be called from the event loop in which the endpoint runs;
+    from elsewhere it raises :class:`~lahja.exceptions.LifecycleError`, as does every method that
+    needs a running endpoint before :meth:`run` or after it stopped. On asyncio, what is no
+    coroutine may also be called while that loop is paused, in its thread.
+
+    What is not abstract here came after lahja 0.17, and may be missing in implementations that are
+    older.
     """
 
     @property
@@ -100,7 +108,6 @@ class EndpointAPI(ABC):
         """
 
     @classmethod
-    @abstractmethod
     def join(
         cls,
         name: str,
@@ -137,8 +144,8 @@ class EndpointAPI(ABC):
             safe or cannot be used, or the path of the socket is too long
         :raise UnsupportedPlatform: where the system has no Unix sockets
         """
+        raise _lacks(cls, "join")
 
-    @abstractmethod
     def stats(self) -> EndpointStats:
         """
         Return what the endpoint has done so far, and how it is.
@@ -146,6 +153,7 @@ class EndpointAPI(ABC):
         Works before :meth:`run` and after the endpoint stopped, too, and may be called from any
         thread.
         """
+        raise _lacks(type(self), "stats")
 
     # -- Connections -------------------------------------------------------------------------
 
@@ -186,7 +194,6 @@ class EndpointAPI(ABC):
         :raise LifecycleError: where this endpoint stops meanwhile
         """
 
-    @abstractmethod
     async def wait_until_all_of(
         self,
         names: Iterable[str],
@@ -208,8 +215,8 @@ class EndpointAPI(ABC):
             not connected, and who is but has not subscribed
         :raise LifecycleError: where this endpoint stops meanwhile
         """
+        raise _lacks(type(self), "wait_until_all_of")
 
-    @abstractmethod
     def membership(self) -> Membership:
         """
         Return an asynchronous iterator over the other endpoints that come and go, from now on.
@@ -224,6 +231,7 @@ class EndpointAPI(ABC):
         lives as what :meth:`stream` returns: it may be made before :meth:`run`, and ends when the
         endpoint stops.
         """
+        raise _lacks(type(self), "membership")
 
     @abstractmethod
     async def wait_until_connections_change(self) -> None:
@@ -368,7 +376,7 @@ class EndpointAPI(ABC):
         """
 
     @abstractmethod
-    def wait_for(self, event_type: type[TWaitForEvent]) -> Coroutine[Any, Any, TWaitForEvent]:
+    async def wait_for(self, event_type: type[TWaitForEvent]) -> TWaitForEvent:
         """
         Return the next event of the type; subscribed from the call.
 

@@ -32,7 +32,7 @@ from .common import (
 from .compression import SnappySupport
 from .counting import Life
 from .directory import BusDirectory
-from .exceptions import LifecycleError, RequestTimeout, WaitTimeout
+from .exceptions import LifecycleError, NoSuchAttribute, RequestTimeout, WaitTimeout
 from .flow import Gate
 from .framing import Mailbox
 from .handlers import Handler
@@ -40,7 +40,7 @@ from .joining import Joining
 from .membership import MembershipChange, MembershipReason
 from .names import name_of
 from .peering import Peering
-from .routing import Router, Watcher
+from .routing import Router, Watcher, has_stopped
 from .sockets import check_platform
 from .streams import Feed, Membership, Overflow, Stream, Waiter, make_mailbox, subscribe_mailbox
 from .tracing import Tracing, active_tracer
@@ -116,6 +116,11 @@ class BaseEndpoint(EndpointAPI):
         ):
             if value is None or not value >= 0:
                 raise ValueError(f"{option} is {value!r}; it must be a number, and not negative")
+        allowed_uids = frozenset(allowed_uids)
+        if not all(isinstance(uid, int) for uid in allowed_uids):
+            raise ValueError(
+                f"allowed_uids is {set(allowed_uids)}; it must be user ids, which are numbers"
+            )
         if not 1024 <= max_frame_size <= wire.MAX_LENGTH:
             raise ValueError(f"max_frame_size is {max_frame_size!r}; it must be 1 KiB to 4 GiB")
         self._name = name
@@ -137,7 +142,7 @@ class BaseEndpoint(EndpointAPI):
             stall_timeout=stall_timeout,
             hello_timeout=hello_timeout,
             high_water=high_water,
-            allowed_uids=frozenset(allowed_uids),
+            allowed_uids=allowed_uids,
         )
         self._streams: set[Any] = set()  # weak references
         self._handlers: set[Handler] = set()
@@ -262,10 +267,10 @@ class BaseEndpoint(EndpointAPI):
         """
         The path of the socket on which the endpoint serves.
 
-        :raise LifecycleError: where it does not serve
+        :raise NoSuchAttribute: where it does not serve
         """
         if self._peering.path is None:
-            raise LifecycleError(f"endpoint {self._name!r} does not serve: use serve(config)")
+            raise NoSuchAttribute(f"endpoint {self._name!r} does not serve: use serve(config)")
         return self._peering.path
 
     def stats(self) -> EndpointStats:
@@ -348,9 +353,28 @@ class BaseEndpoint(EndpointAPI):
                 handlers_had_their_turn = self.make_waiter()
                 self.call_soon(handlers_had_their_turn.wake)
                 await handlers_had_their_turn.wait()
-                await self._peering.drain(self._drain_timeout)
+                await self._drain()
         finally:
             self._close()
+
+    async def _drain(self) -> None:
+        """Let what was broadcast be handled here and written, for ``drain_timeout`` at most."""
+        async with self.deadline(self._drain_timeout):
+            while unfinished := [each for each in self._handlers if each.unfinished]:
+                await self.pass_gate(unfinished[0].finished)
+            await self._peering.drain()
+        self._peering.drained_for = self._drain_timeout
+        for handler in [each for each in self._handlers if each.unfinished]:
+            self._router.reporter.say(
+                logging.WARNING,
+                "unfinished",
+                "",
+                "left without what handler %r had not done of its own broadcasts within %g s: "
+                "%d events; see drain_timeout",
+                handler.function,
+                self._drain_timeout,
+                handler.unfinished,
+            )
 
     def _stop_listening(self) -> None:
         if self._joining is not None:
@@ -379,23 +403,27 @@ class BaseEndpoint(EndpointAPI):
         self._stopped.open()
         self._table.home = _NOWHERE
 
-    def _misused(self) -> NoReturn:
+    def _misused(self, kind: type[LifecycleError] = LifecycleError) -> NoReturn:
         """Raise the error for a call that needs a running endpoint, in its own event loop."""
         if self.is_stopped:
-            raise LifecycleError(f"endpoint {self._name!r} has stopped: make another endpoint")
+            raise kind(f"endpoint {self._name!r} has stopped: make another endpoint")
         if not self._running:
-            raise LifecycleError(
+            raise kind(
                 f"endpoint {self._name!r} does not run yet: use it within "
                 "'async with endpoint.run()', or make it by serve(config)"
             )
-        raise LifecycleError(
+        raise kind(
             f"endpoint {self._name!r} runs in another event loop: call its methods from there"
         )
 
     def _check(self) -> None:
         """Raise LifecycleError unless called in the event loop in which the endpoint runs."""
-        if not self._table.is_home():
+        if not self._table.is_home() and not self._is_paused_here():
             self._misused()
+
+    def _is_paused_here(self) -> bool:
+        """Return whether nothing runs in this thread, not even the event loop that belongs here."""
+        return False
 
     def check_if_here(self) -> None:
         """Raise LifecycleError where the endpoint runs in another event loop."""
@@ -586,7 +614,8 @@ class BaseEndpoint(EndpointAPI):
                     if is_over() and pending.response is None and pending.error is None:
                         details = self._peering.how_they_are([each.name for each in asked])
                         name = name_of(type(item))
-                        raise RequestTimeout(name, timeout, pending.names, details)
+                        names = pending.names + ((self._name,) if pending.locally else ())
+                        raise RequestTimeout(name, timeout, names, details)
             finally:
                 self._table.requests.pop(pending.id, None)
             if pending.error is not None:
@@ -597,6 +626,8 @@ class BaseEndpoint(EndpointAPI):
                 self._tracing.asked(item, error)
             raise
         router.request_log.succeeded(router.stopwatch.clock() - since)
+        if len(asked) > 1 or (asked and pending.locally):
+            router.raced.append(pending.id)
         if self._tracing is not None:
             self._tracing.asked(item, None)
         response: Any = pending.response
@@ -675,7 +706,7 @@ class BaseEndpoint(EndpointAPI):
         async with stream:
             async for event in stream:
                 return event
-        raise LifecycleError(f"endpoint {self._name!r} stopped")
+        raise has_stopped(self._name)
 
     def get_subscribed_events(self) -> set[type[BaseEvent]]:
         self.check_if_here()

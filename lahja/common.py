@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NewType, TypeVar
 
 from .exceptions import BindError
 
@@ -12,23 +12,27 @@ if TYPE_CHECKING:
     import pathlib
 
     from .base import EndpointAPI
-    from .typing import RequestID
 
 __all__ = [
     "BaseEvent",
     "BaseRequestResponseEvent",
     "BroadcastConfig",
     "ConnectionConfig",
+    "RequestID",
     "Subscription",
     "already_bound",
 ]
+
+
+RequestID = NewType("RequestID", bytes)
+"""What ties a response to its request: 16 random bytes."""
 
 
 class ConnectionConfig(NamedTuple):
     """
     Say where an endpoint is reached: its name, and the path of its socket.
 
-    A path of a Unix socket is at most 107 bytes long.
+    A path of a Unix socket is at most 107 bytes long (103 on macOS).
     """
 
     name: str
@@ -123,8 +127,11 @@ class BaseEvent:
     is_bound = _IsBound()
     """Whether the event was broadcast, or received."""
 
-    _origin: str
-    _id: RequestID | None = None
+    if TYPE_CHECKING:  # they are no fields, whoever looks at the annotations of an event
+        _origin: str
+        _id: RequestID | None
+    else:
+        _id = None
 
     def get_origin(self) -> str:
         """
@@ -142,7 +149,9 @@ class BaseEvent:
 
     def bind(self, endpoint: EndpointAPI, id: RequestID | None) -> None:
         """
-        Bind the event to the endpoint that broadcasts it; endpoints call this themselves.
+        Bind the event to an endpoint, as if that had broadcast it.
+
+        Endpoints do the same without calling this: a class that overrides it changes nothing.
 
         :param id: what a response must carry, where the event is a request
         :raise BindError: where the event is bound already

@@ -9,6 +9,7 @@ Everything that lahja raises.
      ├─ ConnectTimeout                no connection within ``connect_timeout``  (a TimeoutError)
      ├─ EncodeError                   an event that cannot be sent, found before it was
      ├─ LifecycleError                a call at the wrong time, or from the wrong event loop
+     │   └─ NoSuchAttribute           … for what it does not have then  (an AttributeError)
      ├─ MissingExtra                  an optional dependency is needed  (an ImportError)
      ├─ NoSubscribers                 nobody is there to receive the event
      ├─ ProtocolError                 a remote endpoint broke the wire format
@@ -42,6 +43,7 @@ __all__ = [
     "LifecycleError",
     "MissingExtra",
     "NoSubscribers",
+    "NoSuchAttribute",
     "ProtocolError",
     "RemoteDisconnected",
     "RequestTimeout",
@@ -112,6 +114,10 @@ class EncodeError(LahjaError):
 
 class LifecycleError(LahjaError):
     """Report a call that does not fit the state of the endpoint, or comes from elsewhere."""
+
+
+class NoSuchAttribute(LifecycleError, AttributeError):
+    """Report that an endpoint has no such attribute in its state; so ``hasattr()`` is False."""
 
 
 class MissingExtra(LahjaError, ImportError):

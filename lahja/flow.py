@@ -156,6 +156,11 @@ class Intake:
             self._taken[origin] -= free
             self._grant(origin, free)
 
+    def stop(self) -> None:
+        """Hold nobody back any more, because the endpoint stops."""
+        self._holders.clear()
+        self._open_gate()
+
     def gates(self) -> list[Gate]:
         """Return what holds back a broadcast of this endpoint itself: a full holder."""
         if not self._is_full():

@@ -4,7 +4,8 @@ Subscribed handlers: functions, coroutine functions, or anything else that can b
 A handler gets its events one after the other. As long as it returns at once it is called where the
 event is received, without a task; if it returns an awaitable, later events wait until that is done.
 Events that its own endpoint broadcasts reach it in the event loop's next turn, so that handlers
-which broadcast cannot nest without end.
+which broadcast cannot nest without end. They are numbered, so that an endpoint that leaves knows
+which of its own broadcasts are still to be handled.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
 from .counting import Stopwatch
+from .flow import Gate
 
 __all__ = ["Handler", "Scheduler"]
 
@@ -67,6 +69,9 @@ class Handler:
         self._waiting: deque[Any] = deque()
         self._busy = False
         self._active = True
+        self._queued = self._taken = self._done = 0  # the last event that waited, and what of it
+        self._own = 0  # the last of them that the endpoint itself broadcast
+        self._finished: Gate | None = None  # opens once that one is done
         self._unstarted: Awaitable[Any] | None = None  # what a task was started for
 
     def deliver(self, event: Any, local: bool) -> None:
@@ -75,6 +80,8 @@ class Handler:
             return
         if self._busy or local:
             self._wait(event)
+            if local:
+                self._own = self._queued
             return
         self._busy = True
         is_awaitable = False
@@ -122,16 +129,30 @@ class Handler:
         begun = self._begun
         return 0.0 if begun is None else self._stopwatch.clock() - begun
 
+    @property
+    def unfinished(self) -> int:
+        """How many events are to be done up to the last one that the endpoint itself broadcast."""
+        return max(0, self._own - self._done) if self._active else 0
+
+    @property
+    def finished(self) -> Gate:
+        """What opens once these are done, where there are some."""
+        if self._finished is None:
+            self._finished = Gate()
+        return self._finished
+
     def stop(self) -> None:
         """Call the function no more."""
         self._active = False
         self._waiting.clear()
+        self._say_if_finished()
         unstarted, self._unstarted = self._unstarted, None
         if isinstance(unstarted, Coroutine):
             unstarted.close()
 
     def _wait(self, event: Any) -> None:
         """Let the event wait for its turn."""
+        self._queued += 1
         self._waiting.append(event)
         self.peak = max(self.peak, len(self._waiting))
         if not self._busy:
@@ -151,7 +172,7 @@ class Handler:
             for _ in range(_EVENTS_PER_TURN):
                 if not self._waiting:
                     break
-                event = self._waiting.popleft()
+                event = self._take()
                 awaitable = self._begin(event)
                 if awaitable is not None:
                     self._start(event, awaitable)
@@ -159,6 +180,11 @@ class Handler:
         finally:
             if awaitable is None:
                 self._go_on()
+
+    def _take(self) -> Any:
+        """Return the event whose turn it is."""
+        self._taken += 1
+        return self._waiting.popleft()
 
     def _begin(self, event: Any) -> Awaitable[Any] | None:
         """Call the function; return what is left to be awaited."""
@@ -175,12 +201,21 @@ class Handler:
             self._begun = begun
             return result
         self.slowest = max(self.slowest, clock() - begun)
+        self._done = self._taken
+        self._say_if_finished()
         return None
 
     def _ended(self) -> None:
         """Take note that what was awaited is over."""
         self.slowest = max(self.slowest, self.busy_for)
         self._begun = None
+        self._done = self._taken
+        self._say_if_finished()
+
+    def _say_if_finished(self) -> None:
+        if self._finished is not None and not self.unfinished:
+            finished, self._finished = self._finished, None
+            finished.open()
 
     def _start(self, event: Any, awaitable: Awaitable[Any]) -> None:
         self._unstarted = awaitable
@@ -211,7 +246,7 @@ class Handler:
                 await self._scheduler.checkpoint()
             if not self._waiting:
                 return
-            event = self._waiting.popleft()
+            event = self._take()
             remaining = self._begin(event)
 
     def _is_failure(self, error: BaseException) -> bool:

@@ -12,12 +12,26 @@ import copyreg
 import types
 from typing import Any
 
-__all__ = ["BINDING", "is_self_pickling", "set_by_descriptor", "slot_names"]
+__all__ = ["BINDING", "check_fields", "is_self_pickling", "set_by_descriptor", "slot_names"]
 
 BINDING = frozenset(("_origin", "_id", "is_bound"))
 """Attributes that binding an event sets; they are never sent as fields."""
 
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made by a class statement, so no hidden C state
+
+
+def check_fields(cls: type) -> None:
+    """
+    Make sure that no field of a dataclass has the name of an attribute that binding sets.
+
+    :raise TypeError: where one has: it would not arrive
+    """
+    taken = sorted(BINDING.intersection(getattr(cls, "__dataclass_fields__", ())))
+    if taken:
+        raise TypeError(
+            f"{cls.__qualname__} has a field {taken[0]!r}, which is a name of lahja's own in every "
+            "event: rename the field"
+        )
 
 
 def _is_default(cls: type, name: str) -> bool:

@@ -33,7 +33,7 @@ from .flow import Gate
 from .framing import Outlet
 from .membership import MembershipReason
 from .protocol import Connection, Hello, State, control_frame, one_line
-from .routing import Router
+from .routing import Router, has_stopped
 from .sockets import (
     RETRIED,
     Listener,
@@ -130,7 +130,8 @@ class Peering:
         self._strangers: dict[Channel, None] = {}  # those that said no hello yet, oldest first
         self._attempts: set[str] = set()  # names of endpoints that are being connected to
         self._by_itself: dict[str, Gate] = {}  # the same, where nobody asked for it
-        self._drained_for: float | None = None  # seconds, when that is over
+        self.drained_for: float | None = None  # seconds, when writing the rest is over
+        self._closed = False
         router.is_peer_gone = self._is_peer_gone
         router.on_settled = self._settled
         self.call_soon = loop.call_soon
@@ -222,7 +223,11 @@ class Peering:
         """Connect to one endpoint; see :meth:`lahja.base.EndpointAPI.connect_to_endpoints`."""
         from pathlib import Path  # see ConnectionConfig.from_name()
 
-        name, path = config.name, Path(config.path)
+        try:
+            name, path = config.name, Path(config.path)
+        except AttributeError:
+            text = f"to connect takes a ConnectionConfig, which {config!r} is not"
+            raise TypeError(text) from None
         if name == self._router.name:
             raise ConnectionAttemptRejected(f"{name!r} cannot connect to itself")
         if self._is_connected_already(name, path):
@@ -282,9 +287,13 @@ class Peering:
                     if self._is_connected_already(name, path):
                         return None
                 failure = await self._attempt(name, path, by_itself)
+                if self._closed and not by_itself:
+                    raise has_stopped(self._router.name)
                 if failure is None or (by_itself and isinstance(failure, _NOBODY_IS_THERE)):
                     return failure
                 await self._loop.sleep(delay * jitter())
+                if self._closed and not by_itself:
+                    raise has_stopped(self._router.name)
                 delay = min(2 * delay, _SLOWEST_RETRY)
         return failure
 
@@ -489,12 +498,10 @@ class Peering:
 
     # -- Leaving -----------------------------------------------------------------------------
 
-    async def drain(self, seconds: float) -> None:
-        """Write all that was broadcast, to all peers at once, for at most so many seconds."""
-        async with self._loop.deadline(seconds):
-            while (gate := self._undrained()) is not None:
-                await self._loop.pass_gate(gate)
-        self._drained_for = seconds
+    async def drain(self) -> None:
+        """Write all that was broadcast, to all peers at once."""
+        while (gate := self._undrained()) is not None:
+            await self._loop.pass_gate(gate)
 
     def _undrained(self) -> Gate | None:
         """Return what opens when a peer has got what waits for it; None where nothing does."""
@@ -511,6 +518,7 @@ class Peering:
 
     def close(self) -> None:
         """Say goodbye, close every channel at once, and say what was not written."""
+        self._closed = True
         for connection, channel in list(self._channels.items()):
             channel.flush()
             size, held = connection.outlet.size, len(self._router.held_gates(connection))
@@ -523,10 +531,10 @@ class Peering:
     def _warn_of_loss(self, name: str, size: int, held: int) -> None:
         sizes = {f"{size} bytes": size, f"{held} events held back by flow control": held}
         what = " and ".join(text for text, count in sizes.items() if count)
-        if self._drained_for is None:
+        if self.drained_for is None:
             text = f"dropped {what}, which {name!r} had not taken yet"
         else:
-            text = f"dropped {what}, which {name!r} did not take within {self._drained_for:g} s"
+            text = f"dropped {what}, which {name!r} did not take within {self.drained_for:g} s"
         self._warn("loss", name, one_line(text))
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
@@ -39,7 +40,9 @@ from .observers import Observers
 from .protocol import Connection, Hello, Rejection, one_line, traced_frame
 from .reports import Reporter
 
-__all__ = ["MembershipObserver", "Router", "Watcher"]
+__all__ = ["MembershipObserver", "Router", "Watcher", "has_stopped"]
+
+_RACES_KEPT = 256
 
 
 class Watcher:
@@ -90,6 +93,7 @@ class Router:
         self.table.targets = self._targets
         self.table.route_request = self.request
         self.pending: dict[bytes, PendingRequest] = self.table.requests
+        self.raced: deque[bytes] = deque(maxlen=_RACES_KEPT)  # requests that several may answer
         self.gates: dict[Outlet, Gate] = {}  # of those that have too much to write
         self.observed_by = Observers(
             self.table, lambda: self.stopwatch.clock(), self._limit, self.gates
@@ -401,7 +405,7 @@ class Router:
         table = self.table
         topic = table.topic(type(event))
         if config is not None and config.filter_event_id is not None:
-            return self._respond(topic, event, config, required)
+            return self._respond(topic, event, config)
         outlets, consumers = self._targets(topic, config, required)
         gates = self._send(topic, event, wire.EVENT, b"", outlets, len(consumers), config)
         topic.delivered += len(consumers)
@@ -422,6 +426,10 @@ class Router:
         outlets, consumers = topic.outlets, topic.consumers
         if config is not None and config.internal:
             outlets = ()
+        elif config is not None and type(config) is not BroadcastConfig:
+            # A class of the program's own may decide otherwise than by the name of one endpoint.
+            outlets = tuple(each for each in outlets if config.allowed_to_receive(each.name))
+            consumers = consumers if config.allowed_to_receive(self.name) else ()
         elif config is not None and config.filter_endpoint is not None:
             target = self.table.outlets.get(config.filter_endpoint)
             outlets = (target,) if target in topic.outlets else ()
@@ -551,10 +559,12 @@ class Router:
 
     # -- Responses ---------------------------------------------------------------------------
 
-    def _respond(
-        self, topic: Topic, event: Any, config: BroadcastConfig, required: bool
-    ) -> list[Gate]:
-        """Send a response to the endpoint that asked, or to all where none is named."""
+    def _respond(self, topic: Topic, event: Any, config: BroadcastConfig) -> list[Gate]:
+        """
+        Send a response to the endpoint that asked, or to all where none is named.
+
+        Who has asked may have left: only the configuration itself can make an error of that.
+        """
         request_id = config.filter_event_id
         if type(request_id) is not bytes or len(request_id) != wire.ID_SIZE:
             raise ValueError(
@@ -572,11 +582,12 @@ class Router:
         request = self.pending.get(request_id) if locally else None
         was_asked = request is not None and request.locally
         if not was_asked and (config.internal or config.filter_endpoint == self.name):
-            self._ignored(topic.name, self.name, is_late=request is None)
+            self._ignored(topic.name, self.name, request_id, is_late=request is None)
         if not was_asked:
             request = None
         consumers = topic.consumers if locally else ()
-        if required and not outlets and not consumers and request is None:
+        reaches_nobody = not outlets and not consumers and request is None
+        if config.require_subscriber and reaches_nobody:
             raise self._nobody(topic, config)
         here = len(consumers) + (request is not None)
         gates = self._send(topic, event, wire.RESPONSE, request_id, outlets, here, config)
@@ -591,9 +602,10 @@ class Router:
             consumer.deliver(event, True)
         return gates
 
-    def _ignored(self, type_name: str, sender: str, is_late: bool) -> None:
+    def _ignored(self, type_name: str, sender: str, request_id: bytes, is_late: bool) -> None:
         self.reporter.say(
-            logging.WARNING,
+            # Where several were asked, all but one are too late.
+            logging.DEBUG if request_id in self.raced else logging.WARNING,
             "response",
             sender,
             "ignored a response of type %s from %s: %s",
@@ -608,7 +620,7 @@ class Router:
         """Hand a response to the request that waits for it, and to whoever subscribed to it."""
         request = self.pending.get(request_id)
         if request is None or connection.outlet not in request.asked:
-            self._ignored(inlet.name, connection.name, is_late=request is None)
+            self._ignored(inlet.name, connection.name, request_id, is_late=request is None)
             return
         cls: type[BaseEvent] | None = request.expected
         if inlet.name != name_of(request.expected):
@@ -685,15 +697,18 @@ class Router:
     def stop(self) -> None:
         """End every request and every wait, because the endpoint stops."""
         for request_id in list(self.pending):
-            self._finish(request_id, error=_stopped(self.name))
+            self._finish(request_id, error=has_stopped(self.name))
         self.observers.clear()
         watchers, self._watchers = self._watchers, set()
         for watcher in watchers:
-            watcher.error = _stopped(self.name)
+            watcher.error = has_stopped(self.name)
             watcher.wake()
+        for intake in self._intakes.values():
+            intake.stop()
 
 
-def _stopped(name: str) -> LifecycleError:
+def has_stopped(name: str) -> LifecycleError:
+    """Return the error for what waits in an endpoint when that stops."""
     return LifecycleError(f"endpoint {name!r} stopped")
 
 

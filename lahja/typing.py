@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NewType, Protocol, TypedDict
+from typing import Any, Protocol, TypedDict
+
+from .common import RequestID
 
 __all__ = ["ConditionAPI", "EndpointOptions", "EventAPI", "HasFileno", "LockAPI", "RequestID"]
-
-RequestID = NewType("RequestID", bytes)
-"""What ties a response to its request: 16 random bytes."""
 
 
 class EndpointOptions(TypedDict, total=False):

@@ -26,8 +26,8 @@ ROOT = Path(lahja.__file__).parent
 
 # From the bottom to the top; a module may import from its own layer and from those below.
 LAYERS: list[set[str]] = [
-    {"exceptions", "wire", "constants", "typing", "version", "stats", "counting", "membership"},
-    {"common", "frames"},
+    {"exceptions", "wire", "constants", "version", "stats", "counting", "membership"},
+    {"common", "typing", "frames"},
     {"names"},
     {"layouts", "pickling", "compression"},
     {"_codec_py"},

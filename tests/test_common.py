@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import pickle
+import typing
 from pathlib import Path
 from typing import Any
+from unittest.mock import create_autospec
 
 import pytest
 from helpers import Answer, Number, Question
@@ -18,6 +22,7 @@ from lahja import (
     Subscription,
     constants,
 )
+from lahja.base import EndpointAPI
 from lahja.typing import RequestID
 
 REQUEST_ID = RequestID(bytes(range(16)))
@@ -188,3 +193,41 @@ def test_the_constants_of_the_old_lahja_are_there() -> None:
     assert constants.ENDPOINT_CONNECT_TIMEOUT == 30
     assert constants.IPC_WAIT_SECONDS > 0
     assert constants.SIZE_MARKER_LENGTH == 4
+
+
+def test_the_annotations_of_events_are_those_of_their_fields() -> None:
+    @dataclasses.dataclass
+    class Order(BaseEvent):
+        number: int
+        text: str = ""
+
+    assert typing.get_type_hints(Order) == {"number": int, "text": str}
+    assert typing.get_type_hints(BaseEvent) == {}
+    assert typing.get_type_hints(BroadcastConfig.__init__)["filter_event_id"]
+
+
+# -- Implementations of one's own --------------------------------------------------------------
+
+
+def test_a_program_may_implement_what_the_old_lahja_had() -> None:
+    new = {"join", "membership", "stats", "wait_until_all_of"}
+    assert not new & EndpointAPI.__abstractmethods__
+    body = {name: lambda self: None for name in EndpointAPI.__abstractmethods__}
+    fake = type("Fake", (EndpointAPI,), body)()
+    for name in ("stats", "membership"):
+        with pytest.raises(NotImplementedError, match=rf"Fake does not implement {name}\(\)"):
+            getattr(fake, name)()
+    with pytest.raises(NotImplementedError, match=r"Fake does not implement join\(\)"):
+        type(fake).join("a")
+    with pytest.raises(NotImplementedError, match=r"not implement wait_until_all_of\(\)"):
+        asyncio.run(fake.wait_until_all_of({"a"}))
+
+
+def test_a_mock_of_an_endpoint_is_awaited_where_an_endpoint_is() -> None:
+    mock = create_autospec(EndpointAPI)
+    mock.wait_for.return_value = "event"
+
+    async def wait() -> object:
+        return await mock.wait_for(BaseEvent)
+
+    assert asyncio.run(wait()) == "event"

@@ -790,3 +790,38 @@ async def test_a_loop_of_large_broadcasts_lets_others_run_more_often(bus: Bus) -
         for _ in range(20):
             await client.broadcast(Text("x" * 500_000))
         assert beats[0] - before >= 15
+
+
+class _Group(BroadcastConfig):
+    """Let a group of endpoints receive the event."""
+
+    def __init__(self, *names: str, internal: bool = False) -> None:
+        super().__init__(internal=internal)
+        self.names = names
+
+    def allowed_to_receive(self, endpoint: str) -> bool:
+        return endpoint in self.names
+
+
+async def test_a_configuration_of_another_class_decides_who_may_receive(bus: Bus) -> None:
+    async with (
+        bus.serve("a") as a,
+        bus.connect("b", "a") as b,
+        bus.connect("c", "a") as c,
+    ):
+        streams = {each.name: each.stream(Number) for each in (a, b, c)}
+        await a.wait_until_all_endpoints_subscribed_to(Number)
+        await a.broadcast(Number(1), _Group("b"))
+        await a.broadcast(Number(2), _Group("a", "c"))
+        await a.broadcast(Number(3), _Group("a", "b", internal=True))
+        nobody = _Group("d")
+        nobody.require_subscriber = True
+        with pytest.raises(NoSubscribers):
+            await a.broadcast(Number(4), nobody)
+        await a.broadcast(Number(5))
+        for name, values in (("a", [2, 3, 5]), ("b", [1, 5]), ("c", [2, 5])):
+            assert [each.value for each in await take(streams[name], len(values))] == values
+        for each in (b, c):
+            answer_questions(each)
+            await a.wait_until_endpoint_subscribed_to(each.name, Question)
+        assert (await a.request(Question(1), _Group("c"))).get_origin() == "c"

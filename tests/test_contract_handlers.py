@@ -486,7 +486,7 @@ def call(function: Callable[[], Any], event: Number) -> Any:
 
 
 async def test_stopping_while_a_handler_waits_for_something_of_lahja_logs_nothing(
-    bus: Bus, sender_of: SenderOf, caplog: pytest.LogCaptureFixture
+    bus: Bus, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with bus.pair() as (server, client):
         waits: list[Callable[[], Any]] = [
@@ -500,7 +500,7 @@ async def test_stopping_while_a_handler_waits_for_something_of_lahja_logs_nothin
             server.subscribe(Number, functools.partial(call, wait))
         stream = server.stream(Number)
         await client.wait_until_endpoint_subscribed_to("server", Number)
-        await sender_of(server, client).broadcast(Number(1))
+        await client.broadcast(Number(1))
         await anext(stream)
         await turns(3)
     assert not complaints(caplog)

@@ -28,6 +28,7 @@ from helpers import (
     Marker,
     Number,
     Question,
+    RawServer,
     answer_questions,
     collect_garbage,
     complaints,
@@ -287,8 +288,6 @@ def test_only_its_event_loop_counts_of_those_that_take_turns_in_a_thread() -> No
     with asyncio.Runner() as home, asyncio.Runner() as elsewhere:
         home.run(running.__aenter__())
         home.run(broadcast())
-        with pytest.raises(LifecycleError, match=r"runs in another event loop"):
-            endpoint.broadcast_nowait(Number(3))
         with pytest.raises(LifecycleError, match=r"runs in another event loop"):
             elsewhere.run(broadcast())
         home.run(broadcast())
@@ -629,3 +628,176 @@ async def test_an_ordinary_life_logs_nothing(bus: Bus, caplog: pytest.LogCapture
         await client.wait_until_endpoint_subscribed_to("server", Number)
         await client.broadcast(Number(1))
     assert not complaints(caplog)
+
+
+def test_while_its_event_loop_is_paused_an_endpoint_may_be_called_in_that_thread() -> None:
+    endpoint = AsyncioEndpoint("alone")
+    running = endpoint.run()
+    values: list[int] = []
+    with asyncio.Runner() as home:
+        home.run(running.__aenter__())
+        subscription = endpoint.subscribe(Number, lambda event: values.append(event.value))
+        stream = endpoint.stream(Number)
+        assert endpoint.is_connected_to("alone")
+        assert endpoint.get_subscribed_events() == {Number}
+        endpoint.broadcast_nowait(Number(1))
+        with pytest.raises(LifecycleError, match=r"runs in another event loop"):
+            in_thread(lambda: endpoint.broadcast_nowait(Number(2)))
+
+        async def next_value() -> int:
+            return (await anext(stream)).value
+
+        assert home.run(next_value()) == 1
+        waiting = endpoint.wait_for(Number)
+        endpoint.broadcast_nowait(Number(3))
+        assert home.run(waiting).value == 3
+        subscription.unsubscribe()
+        home.run(stream.aclose())
+        home.run(running.__aexit__(None, None, None))
+        with pytest.raises(LifecycleError, match=r"has stopped"):
+            endpoint.broadcast_nowait(Number(4))
+    assert values == [1, 3]
+
+
+async def test_what_an_endpoint_does_not_have_yet_is_no_attribute_of_it(bus: Bus) -> None:
+    endpoint = bus.endpoint_class("alone")
+    for name in ("ipc_path", "event_loop"):  # the other one only asyncio's ever has
+        assert not hasattr(endpoint, name)
+        assert getattr(endpoint, name, None) is None
+    with pytest.raises(LifecycleError, match=r"does not serve: use serve\(config\)"):
+        _ = endpoint.ipc_path
+
+
+# -- Leaving ---------------------------------------------------------------------------------
+
+
+async def test_leaving_waits_until_handlers_have_done_with_its_own_broadcasts(
+    bus: Bus, caplog: pytest.LogCaptureFixture
+) -> None:
+    saved: list[int] = []
+    answers: list[int] = []
+    async with bus.pair() as (server, client):
+        answer_questions(server)
+        await client.wait_until_endpoint_subscribed_to("server", Question)
+
+        async def save(event: Number) -> None:
+            await turns(3)
+            answers.append((await client.request(Question(event.value))).value)
+            await client.broadcast(Marker())
+
+        async def mark(event: Marker) -> None:
+            await turns(3)
+            saved.append(len(answers))
+
+        client.subscribe(Number, save)
+        client.subscribe(Marker, mark)
+        for value in range(3):
+            await client.broadcast(Number(value))
+    assert answers == [0, 1, 2]
+    assert len(saved) == 3
+    assert not complaints(caplog)
+
+
+async def test_leaving_says_which_handler_had_not_done_within_drain_timeout(
+    bus: Bus, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def never(event: Number) -> None:
+        await anyio.sleep_forever()
+
+    async with bus.run(drain_timeout=0.01) as endpoint:
+        endpoint.subscribe(Number, never)
+        endpoint.subscribe(Marker, lambda event: None)
+        for value in range(3):
+            await endpoint.broadcast(Number(value))
+        await endpoint.broadcast(Marker())
+    (line,) = complaints(caplog)
+    assert line.startswith("alone: left without what handler <function ")
+    assert line.endswith("of its own broadcasts within 0.01 s: 3 events; see drain_timeout")
+
+
+async def test_leaving_does_not_wait_for_a_handler_that_unsubscribes_meanwhile(
+    bus: Bus, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with bus.run(drain_timeout=1000) as endpoint:
+
+        async def first(event: Number) -> None:
+            await turns(3)
+            subscription.unsubscribe()
+            await anyio.sleep_forever()
+
+        subscription = endpoint.subscribe(Number, first)
+        for value in range(3):
+            await endpoint.broadcast(Number(value))
+    assert not complaints(caplog)
+
+
+async def test_a_cancelled_body_does_not_wait_for_handlers(
+    bus: Bus, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def never(event: Number) -> None:
+        await anyio.sleep_forever()
+
+    with anyio.CancelScope() as scope:
+        async with bus.run(drain_timeout=1000) as endpoint:
+            endpoint.subscribe(Number, never)
+            await endpoint.broadcast(Number(1))
+            scope.cancel()
+            await anyio.sleep_forever()
+    assert scope.cancelled_caught
+    assert not complaints(caplog)
+
+
+async def test_connecting_ends_when_the_endpoint_stops(bus: Bus) -> None:
+    errors: list[Exception] = []
+    endpoint = bus.endpoint_class("a", connect_timeout=1000)
+    async with anyio.create_task_group() as tasks:
+
+        async def connect() -> None:
+            try:
+                await endpoint.connect_to_endpoints(bus.config("nobody"))
+            except LifecycleError as error:
+                errors.append(error)
+
+        async with endpoint.run():
+            tasks.start_soon(connect)
+            await until(lambda: endpoint._peering.is_connecting_to("nobody"))
+    assert [str(error) for error in errors] == ["endpoint 'a' stopped"]
+    async with bus.serve("nobody") as nobody:
+        await turns(3)
+        assert not nobody.is_connected_to("a")
+
+
+async def test_an_attempt_that_waits_for_a_hello_ends_when_the_endpoint_stops(bus: Bus) -> None:
+    errors: list[Exception] = []
+    endpoint = bus.endpoint_class("a", connect_timeout=1000)
+    with RawServer(bus.config("silent").path) as server:
+        async with anyio.create_task_group() as tasks:
+
+            async def connect() -> None:
+                try:
+                    await endpoint.connect_to_endpoints(bus.config("silent"))
+                except LifecycleError as error:
+                    errors.append(error)
+
+            async with endpoint.run():
+                tasks.start_soon(connect)
+                peer = await server.accept()
+        peer.socket.close()
+    assert [str(error) for error in errors] == ["endpoint 'a' stopped"]
+
+
+async def test_a_broadcast_that_its_own_full_stream_holds_back_goes_on_at_the_end(bus: Bus) -> None:
+    done: list[int] = []
+    async with anyio.create_task_group() as tasks, bus.run() as endpoint:
+        stream = endpoint.stream(Number, max_queue=1)
+
+        async def fill() -> None:
+            await endpoint.broadcast(Number(1))
+            await endpoint.broadcast(Number(2))
+            done.append(len(stream.mailbox.events))
+
+        tasks.start_soon(fill)
+        await until(lambda: len(stream.mailbox.events) == 2)
+        await turns(3)
+        assert not done
+    assert done == [2]

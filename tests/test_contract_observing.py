@@ -178,7 +178,7 @@ async def test_leaving_neither_waits_for_an_observer_nor_complains_of_it(
         for _ in range(1000):
             await server.broadcast(Text("x" * 1000))
         assert len(server._router.observed_by.shut) == 1
-        await server._peering.drain(1000)
+        await server._peering.drain()
         await peer.send(control_frame(wire.GOODBYE))
     assert not complaints(caplog)
 

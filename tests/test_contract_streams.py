@@ -361,14 +361,15 @@ async def test_streams_end_when_their_endpoint_stops(bus: Bus, options: dict[str
 async def test_a_stream_ends_for_a_handler_of_its_endpoint_too(
     bus: Bus, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with bus.run() as endpoint:
+    async with bus.pair() as (endpoint, client):
 
         async def read(event: Number) -> None:
             async for _ in endpoint.stream(Text):
                 pass
 
         endpoint.subscribe(Number, read)
-        await endpoint.broadcast(Number(1))
+        await client.wait_until_endpoint_subscribed_to("server", Number)
+        await client.broadcast(Number(1))
         await until(lambda: Text in endpoint.get_subscribed_events())
     assert not complaints(caplog)
 

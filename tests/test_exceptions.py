@@ -18,7 +18,6 @@ from lahja.exceptions import (
     FrameTooLarge,
     LahjaError,
     MissingExtra,
-    ProtocolError,
     RequestTimeout,
     StreamOverflow,
     TruncatedFrame,
@@ -87,9 +86,11 @@ def test_the_tree_of_the_docstring_is_the_real_one() -> None:
         for match in re.finditer(r"^ *([│ ]*[├└]─) (\w+)", exceptions.__doc__ or "", re.MULTILINE)
     ]
     assert {name for _, name in tree} == set(exceptions.__all__) - {"LahjaError"}
+    base: type[Exception] = LahjaError
     for depth, name in tree:
-        base = ProtocolError if depth else LahjaError
-        assert getattr(exceptions, name).__mro__[1] is base
+        cls = getattr(exceptions, name)
+        assert cls.__mro__[1] is (base if depth else LahjaError)
+        base = base if depth else cls
 
 
 @pytest.mark.parametrize(
@@ -99,6 +100,7 @@ def test_the_tree_of_the_docstring_is_the_real_one() -> None:
         (exceptions.RequestTimeout, TimeoutError),
         (exceptions.WaitTimeout, TimeoutError),
         (exceptions.MissingExtra, ImportError),
+        (exceptions.NoSuchAttribute, AttributeError),
         (exceptions.UnsupportedPlatform, NotImplementedError),
     ],
 )

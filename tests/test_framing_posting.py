@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Coroutine
 from types import ModuleType
 from typing import Any
@@ -752,3 +753,12 @@ def test_what_derives_says_what_else_there_is_to_do(framing: ModuleType) -> None
         iterator.take()
     with pytest.raises(IndexError):
         framing.EventIterator(framing.Mailbox(), -1).take()
+
+
+def test_a_class_with_a_field_that_would_not_arrive_gets_no_topic(framing: ModuleType) -> None:
+    table = framing.EventTable("here", True, lambda topic: None)
+    cls = dataclasses.make_dataclass("Odd", [("_id", int)], bases=(BaseEvent,))
+    for _ in range(2):
+        with pytest.raises(TypeError, match=r"Odd has a field '_id'"):
+            table.topic(cls)
+    assert not table.topics

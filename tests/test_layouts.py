@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copyreg
+import dataclasses
 import threading
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from lahja.common import BaseEvent, BaseRequestResponseEvent
-from lahja.layouts import BINDING, is_self_pickling, set_by_descriptor, slot_names
+from lahja.layouts import BINDING, check_fields, is_self_pickling, set_by_descriptor, slot_names
 
 
 class Ordinary(BaseEvent):
@@ -200,3 +201,11 @@ def test_a_slot_that_was_replaced_is_no_slot_any_more() -> None:
 
 def test_what_binding_sets_is_named() -> None:
     assert frozenset({"_origin", "_id", "is_bound"}) == BINDING
+
+
+@pytest.mark.parametrize("name", sorted(BINDING))
+def test_a_field_with_a_name_of_lahjas_own_is_refused(name: str) -> None:
+    cls = dataclasses.make_dataclass("Event", [("fine", int), (name, int)], bases=(BaseEvent,))
+    with pytest.raises(TypeError, match=rf"^Event has a field '{name}', which .* rename the field"):
+        check_fields(cls)
+    check_fields(dataclasses.make_dataclass("Event", ["fine"], bases=(BaseEvent,)))

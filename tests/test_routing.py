@@ -589,8 +589,10 @@ def test_a_request_whose_class_expects_no_class_is_a_type_error(a: Router) -> No
 def test_a_required_response_needs_somebody_to_take_it(a: Router) -> None:
     config = BroadcastConfig("gone", RequestID(bytes(16)), require_subscriber=True)
     with pytest.raises(NoSubscribers, match=r"only 'gone' may, which is not connected"):
-        a.broadcast(Answer(1), config, True)
-    a.broadcast(Answer(1), config, False)
+        a.broadcast(Answer(1), config, False)
+    for required in (None, False):
+        config = BroadcastConfig("gone", RequestID(bytes(16)), require_subscriber=required)
+        a.broadcast(Answer(1), config, True)  # the endpoint's own default is not for responses
 
 
 # -- Without snappy --------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import functools
 import math
 import socket
 import sys
+import threading
 from asyncio import _get_running_loop as running_loop
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from ..base import BaseEndpoint
 from ..channels import Channel, ChannelOwner, MakeConnection
+from ..exceptions import NoSuchAttribute
 from .connection import AsyncioChannel, AsyncioWaiter
 
 if TYPE_CHECKING:
@@ -44,17 +46,27 @@ class AsyncioEndpoint(BaseEndpoint):
         self._table.running_key = _RUNNING_KEY
         self._loop: asyncio.AbstractEventLoop = _NOWHERE  # where the endpoint runs, or ran
         self._tasks: set[asyncio.Task[None]] = set()
+        self._thread = 0  # the one in which it runs
 
     @property
     def event_loop(self) -> asyncio.AbstractEventLoop:
         """
         The event loop in which the endpoint runs.
 
-        :raise LifecycleError: where it does not run
+        :raise NoSuchAttribute: where it does not run
         """
         if not self._running:
-            self._misused()
+            self._misused(NoSuchAttribute)
         return self._loop
+
+    def _is_paused_here(self) -> bool:
+        # As between two calls of run_until_complete(), where nothing else can be going on.
+        return (
+            self._running
+            and running_loop() is None
+            and not self._loop.is_running()
+            and threading.get_ident() == self._thread
+        )
 
     def check_event_loop(target: Any) -> Any:
         """
@@ -80,6 +92,7 @@ class AsyncioEndpoint(BaseEndpoint):
     async def run(self) -> AsyncIterator[Self]:
         self._begin()
         self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
         try:
             yield self
         except BaseException as error:
