@@ -15,16 +15,21 @@ class Ask(BaseRequestResponseEvent[Answer]):
         return Answer
 
 
+async def attempt(endpoint: AsyncioEndpoint, config: BroadcastConfig | None) -> str:
+    try:
+        await asyncio.wait_for(endpoint.request(Ask(), config), 0.5)
+    except TimeoutError:
+        return "waits"
+    except Exception as error:
+        return type(error).__name__
+    return "gets a response"
+
+
 async def main() -> None:
     async with AsyncioEndpoint("endpoint").run() as endpoint:
-        try:
-            await asyncio.wait_for(
-                endpoint.request(Ask(), BroadcastConfig(require_subscriber=False)), 1
-            )
-        except TimeoutError:
-            print("it waits")
-        except Exception as error:
-            print(type(error).__name__)
+        print("without a configuration:", await attempt(endpoint, None))
+        config = BroadcastConfig(require_subscriber=False)
+        print("with one:", await attempt(endpoint, config))
 
 
 asyncio.run(main())

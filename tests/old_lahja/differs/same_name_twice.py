@@ -19,8 +19,12 @@ async def main(directory: Path) -> None:
             await other.connect_to_endpoints(config)
             print("both believe that they are connected")
         except Exception as error:
-            print(type(error).__name__)
+            print("the second one gets", type(error).__name__)
 
 
 with tempfile.TemporaryDirectory() as directory:
-    asyncio.run(main(Path(directory)))
+    try:
+        asyncio.run(main(Path(directory)))
+        print("leaving is fine")
+    except Exception as error:
+        print("leaving raises", type(error).__name__)
