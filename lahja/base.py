@@ -361,7 +361,7 @@ class BaseEndpoint(EndpointAPI):
         """Let what was broadcast be handled here and written, for ``drain_timeout`` at most."""
         async with self.deadline(self._drain_timeout):
             while unfinished := [each for each in self._handlers if each.unfinished]:
-                await self.pass_gate(unfinished[0].finished)
+                await self.pass_gate(unfinished[0].finishing())
             await self._peering.drain()
         self._peering.drained_for = self._drain_timeout
         for handler in [each for each in self._handlers if each.unfinished]:

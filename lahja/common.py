@@ -26,6 +26,7 @@ __all__ = [
 
 RequestID = NewType("RequestID", bytes)
 """What ties a response to its request: 16 random bytes."""
+RequestID.__module__ = "lahja.typing"  # from where programs import it
 
 
 class ConnectionConfig(NamedTuple):

@@ -134,11 +134,9 @@ class Handler:
         """How many events are to be done up to the last one that the endpoint itself broadcast."""
         return max(0, self._own - self._done) if self._active else 0
 
-    @property
-    def finished(self) -> Gate:
-        """What opens once these are done, where there are some."""
-        if self._finished is None:
-            self._finished = Gate()
+    def finishing(self) -> Gate:
+        """Return what opens once these are done, where there are some."""
+        self._finished = Gate()
         return self._finished
 
     def stop(self) -> None:

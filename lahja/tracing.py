@@ -4,8 +4,8 @@ Trace context, carried with events and requests where OpenTelemetry is active.
 It is active in an endpoint if the program has set a tracer provider (of the extra
 ``opentelemetry`` and its SDK) before the endpoint runs; the program need not say another word. A
 request is a span of its own, and so is each handler that is called with it, in whatever process:
-all in one trace. An event that is broadcast within a span is handled within the same trace. Where
-no span is current, nothing is carried. To leave lahja out, put ``lahja`` into the variable
+all in one trace. An event that is broadcast within a span is handled within the same trace; outside
+of a span, it carries nothing. To leave lahja out, put ``lahja`` into the variable
 ``OTEL_PYTHON_DISABLED_INSTRUMENTATIONS``.
 
 An event's fields stay as they are: what it carries is kept with its origin. A handler runs within
