@@ -141,6 +141,7 @@ async def synchronise(endpoint: EndpointAPI) -> None:
 
 async def answer_users(endpoint: EndpointAPI) -> None:
     """Look up every new block, as a user would do (on asyncio)."""
+    await endpoint.wait_until_endpoint_subscribed_to("database", GetBlock)
     async for new in endpoint.stream(NewBlock):
         block = (await endpoint.request(GetBlock(new.number))).block
         if block is not None:
