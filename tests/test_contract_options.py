@@ -122,6 +122,7 @@ async def test_an_unknown_option_is_a_type_error(bus: Bus) -> None:
         ({"high_water": None}, "high_water is None"),
         ({"max_frame_size": 1023}, "max_frame_size is 1023"),
         ({"max_frame_size": 2**32}, "max_frame_size is 4294967296"),
+        ({"allowed_uids": ["bob"]}, r"allowed_uids is \{'bob'\}; it must be user ids"),
     ],
     ids=str,
 )
