@@ -605,6 +605,8 @@ class BaseEndpoint(EndpointAPI):
             pending = self._ask(item, config, required, waiter.wake)
             pending.since = since
             asked = pending.asked
+            if len(asked) > 1 or (asked and pending.locally):
+                router.raced.append(pending.id)
             try:
                 if timeout is None:
                     await waiter.wait()
@@ -626,8 +628,6 @@ class BaseEndpoint(EndpointAPI):
                 self._tracing.asked(item, error)
             raise
         router.request_log.succeeded(router.stopwatch.clock() - since)
-        if len(asked) > 1 or (asked and pending.locally):
-            router.raced.append(pending.id)
         if self._tracing is not None:
             self._tracing.asked(item, None)
         response: Any = pending.response
