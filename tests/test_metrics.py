@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.metrics.export import Gauge, InMemoryMetricReader
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from test_stats import STATS
@@ -122,6 +124,28 @@ def test_handlers_of_one_name_are_taken_together() -> None:
     assert of(samples, "lahja_subscription_queue", **handler) == 8
     assert of(samples, "lahja_subscription_failures_total", **handler) == 4
     assert of(samples, "lahja_subscription_slowest_seconds", **handler) == 0.5
+
+
+def test_the_reference_lists_all_metrics() -> None:
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader])
+    OpenTelemetryInstruments(fixed(), meter=provider.get_meter("lahja"))
+    data = reader.get_metrics_data()
+    assert data is not None
+    provider.shutdown()
+    found = set()
+    for metric in data.resource_metrics[0].scope_metrics[0].metrics:
+        kind = "gauge" if isinstance(metric.data, Gauge) else "counter"
+        labels = dict(metric.data.data_points[0].attributes or {})
+        del labels["endpoint"]
+        found.add((metric.name, kind, metric.unit, " ".join(labels), metric.description))
+    page = Path(__file__).parent.parent / "docs" / "api" / "metrics.rst"
+    text = page.read_text(encoding="utf-8").replace("``", "")
+    lines = [line for line in text.splitlines() if line.startswith("   lahja.")]
+    rows = csv.reader(lines, skipinitialspace=True)
+    listed = [tuple(each.strip() for each in row) for row in rows]
+    assert len(listed) == len(found)
+    assert set(listed) == found
 
 
 def test_odd_names_do_not_break_the_text() -> None:
