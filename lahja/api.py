@@ -338,6 +338,9 @@ class EndpointAPI(ABC):
         :raise RemoteDisconnected: when all endpoints that got it have left
         :raise RequestTimeout: when the time is over; it is a :class:`TimeoutError`
         :raise UnexpectedResponse: where the response is of another type than announced
+        :raise BindError: where this request was sent before
+        :raise EncodeError: where it cannot be sent
+        :raise ValueError: where the timeout is negative
         :raise LifecycleError: where this endpoint stops meanwhile
         """
 
@@ -368,7 +371,8 @@ class EndpointAPI(ABC):
         Return an asynchronous iterator over all events of the type, from now on.
 
         :param num_events: how many events it gives; None for any number
-        :param max_queue: how many events may wait in it; None for any number
+        :param max_queue: how many events may wait in it, or how many of each sender with
+            ``"block"``; None for any number. Requests are never held back.
         :param overflow: what happens to more than that. ``"block"`` holds back each endpoint that
             sends them, ``"drop_oldest"`` and ``"drop_newest"`` drop, ``"latest"`` keeps one event,
             the newest, and ``"raise"`` raises StreamOverflow when the stream is read next

@@ -69,14 +69,16 @@ class BaseEndpoint(EndpointAPI):
 
     :param name: the name by which other endpoints know this one; unique among them
     :param connect_timeout: seconds that connecting is tried (30)
-    :param drain_timeout: seconds that leaving waits for slow peers to take what was broadcast (5)
+    :param drain_timeout: seconds that leaving waits for slow peers to take what was broadcast, and
+        for handlers of this endpoint to have done with it (5)
     :param stall_timeout: seconds after which a peer that takes nothing, while something waits for
         it, is disconnected (10); None for never
     :param hello_timeout: seconds that a connecting peer has to introduce itself (10)
     :param high_water: bytes that may wait for a peer before :meth:`broadcast` waits for it (1 MiB)
     :param max_frame_size: the longest event that is accepted, in bytes as it is sent (256 MiB)
     :param allow_pickle: False to send and accept nothing but plain values (True)
-    :param allowed_uids: other users whose processes may connect; root and one's own always may
+    :param allowed_uids: other users whose processes may connect, or be connected to; root and one's
+        own always may
     :raise ValueError: where an option makes no sense
     """
 

@@ -1,5 +1,5 @@
 """
-Everything that lahja raises.
+Every exception class of lahja.
 
 ::
 
