@@ -6,8 +6,8 @@ The hot path, compiled: everything that runs once per event.
 ``_framing_py`` is the specification: the same names in the same order, with the documentation.
 What is here does the same to the byte, to the error and its message, and in the same order.
 
-This file has what its parts share, and includes them: ``_codec.pxi``, ``_sending.pxi`` and
-``_receiving.pxi``, each the twin of the module in plain Python that has its name. They are compiled
+This file has what its parts share, and includes them: ``_codec.pyx``, ``_sending.pyx`` and
+``_receiving.pyx``, each the twin of the module in plain Python that has its name. They are compiled
 as one module, so that a call from one to another costs no more than a call of C.
 
 Rules that keep it safe:
@@ -157,6 +157,6 @@ cdef Py_ssize_t _APART = APART
 cdef object _set_attribute = object.__setattr__
 cdef tuple _nothing_given = ()
 
-include "_codec.pxi"
-include "_sending.pxi"
-include "_receiving.pxi"
+include "_codec.pyx"
+include "_sending.pyx"
+include "_receiving.pyx"

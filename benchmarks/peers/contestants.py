@@ -111,6 +111,6 @@ def check_extension(lahja: Path) -> None:
     if found is None or found.origin is None:
         raise SystemExit(f"error: lahja's compiled module is not there: {advice}")
     built = Path(found.origin).stat().st_mtime
-    for source in (*lahja.glob("*.pyx"), *lahja.glob("*.px[di]")):
+    for source in (*lahja.glob("*.pyx"), *lahja.glob("*.pxd")):
         if source.stat().st_mtime > built:
             raise SystemExit(f"error: {source.name} is newer than the compiled module: {advice}")
