@@ -22,8 +22,8 @@ from pathlib import Path
 from .revisions import CHECKOUT, compare
 
 COUNTERS = {
-    "_sending.pyx": r"\S*(?:topic|topics\[.*\]\))\.(?:broadcasts|sent|delivered)|self\.events",
-    "_receiving.pyx": r"topic\.(?:received|delivered)|self\.events",
+    "_framing.pyx": r"\S*(?:topic|topics\[.*\]\))\.(?:broadcasts|sent|received|delivered)"
+    r"|self\.events",
     "channels.py": r"self\.bytes_sent",
 }
 

@@ -417,12 +417,9 @@ def test_a_run_fails_where_the_compiled_module_is_missing_or_old(
     spec = type("Spec", (), {"origin": str(built)})
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
     contestants.check_extension(tmp_path)
-    for path in (source, source.with_name("_sending.pyx"), source.with_suffix(".pxd")):
-        path.touch()
-        os.utime(path, (3000, 3000))
-        with pytest.raises(SystemExit, match=rf"{path.name} is newer than the compiled module"):
-            contestants.check_extension(tmp_path)
-        path.unlink()
+    os.utime(source, (3000, 3000))
+    with pytest.raises(SystemExit, match=r"_framing\.pyx is newer than the compiled module"):
+        contestants.check_extension(tmp_path)
 
 
 # -- Environments ----------------------------------------------------------------------------
