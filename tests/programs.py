@@ -26,7 +26,7 @@ import lahja
 __all__ = ["Outcome", "Program", "run_program"]
 
 # What asyncio's debug mode says of a machine that is busy with something else.
-_SLOW = re.compile(r"^Executing <.* took [0-9.]+ seconds\n", re.MULTILINE)
+_SLOW = re.compile(r"^(?:[A-Z]+ [-: \d]+)?Executing <.* took [0-9.]+ seconds\n", re.MULTILINE)
 _END_SECONDS = 10
 
 
