@@ -747,20 +747,22 @@ async def test_a_cancelled_body_does_not_wait_for_handlers(
     assert not complaints(caplog)
 
 
+async def connect_until_it_stops(
+    endpoint: BaseEndpoint, config: ConnectionConfig, errors: list[Exception]
+) -> None:
+    """Try to connect, and note the error of an endpoint that stops meanwhile."""
+    try:
+        await endpoint.connect_to_endpoints(config)
+    except LifecycleError as error:
+        errors.append(error)
+
+
 async def test_connecting_ends_when_the_endpoint_stops(bus: Bus) -> None:
     errors: list[Exception] = []
     endpoint = bus.endpoint_class("a", connect_timeout=1000)
-    async with anyio.create_task_group() as tasks:
-
-        async def connect() -> None:
-            try:
-                await endpoint.connect_to_endpoints(bus.config("nobody"))
-            except LifecycleError as error:
-                errors.append(error)
-
-        async with endpoint.run():
-            tasks.start_soon(connect)
-            await until(lambda: endpoint._peering.is_connecting_to("nobody"))
+    async with anyio.create_task_group() as tasks, endpoint.run():
+        tasks.start_soon(connect_until_it_stops, endpoint, bus.config("nobody"), errors)
+        await until(lambda: endpoint._peering.is_connecting_to("nobody"))
     assert [str(error) for error in errors] == ["endpoint 'a' stopped"]
     async with bus.serve("nobody") as nobody:
         await turns(3)
@@ -771,17 +773,9 @@ async def test_an_attempt_that_waits_for_a_hello_ends_when_the_endpoint_stops(bu
     errors: list[Exception] = []
     endpoint = bus.endpoint_class("a", connect_timeout=1000)
     with RawServer(bus.config("silent").path) as server:
-        async with anyio.create_task_group() as tasks:
-
-            async def connect() -> None:
-                try:
-                    await endpoint.connect_to_endpoints(bus.config("silent"))
-                except LifecycleError as error:
-                    errors.append(error)
-
-            async with endpoint.run():
-                tasks.start_soon(connect)
-                peer = await server.accept()
+        async with anyio.create_task_group() as tasks, endpoint.run():
+            tasks.start_soon(connect_until_it_stops, endpoint, bus.config("silent"), errors)
+            peer = await server.accept()
         peer.socket.close()
     assert [str(error) for error in errors] == ["endpoint 'a' stopped"]
 
