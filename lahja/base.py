@@ -1,9 +1,10 @@
 """
 What both endpoints do alike: all of it, but for what their event loops make different.
 
-:class:`BaseEndpoint` asks its subclasses for a handful of primitives (the methods that are
-abstract here): to suspend a task, to start one, to watch a socket. It adds the life of an endpoint,
-its connections, and the waits.
+That is in an object of its own, which :class:`BaseEndpoint` gets from its subclass: to suspend a
+task, to start one, to watch a socket; see :mod:`lahja.loops`. It adds the life of an endpoint, its
+connections, and the waits. Programs derive from endpoint classes and give what they add any name,
+so nothing is public here but what is documented.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import socket
 import time
 import weakref
 from abc import abstractmethod
@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, Self, Unpack
 
 from . import wire
 from .api import EndpointAPI, TResponse, TStreamEvent, TSubscribeEvent, TWaitForEvent
-from .channels import Channel, ChannelOwner, MakeConnection
 from .common import (
     BaseEvent,
     BaseRequestResponseEvent,
@@ -42,14 +41,15 @@ from .names import name_of
 from .peering import Peering
 from .routing import Router, Watcher, has_stopped
 from .sockets import check_platform
-from .streams import Feed, Membership, Overflow, Stream, Waiter, make_mailbox, subscribe_mailbox
+from .streams import Membership, Overflow, Stream, StreamHost, make_mailbox, subscribe_mailbox
 from .tracing import Tracing, active_tracer
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from .loops import EventLoop
     from .stats import EndpointStats
-    from .typing import EndpointOptions, HasFileno
+    from .typing import EndpointOptions
 
 __all__ = [
     "BaseEndpoint",
@@ -126,19 +126,25 @@ class BaseEndpoint(EndpointAPI):
         if not 1024 <= max_frame_size <= wire.MAX_LENGTH:
             raise ValueError(f"max_frame_size is {max_frame_size!r}; it must be 1 KiB to 4 GiB")
         self._name = name
+        self._loop = loop = self._make_loop()
+        self._make_waiter = loop.make_waiter
+        self._checkpoint = loop.checkpoint
+        self._pass_gate = loop.pass_gate
+        self._deadline = loop.deadline
         self._drain_timeout = drain_timeout
         self._router = Router(name, allow_pickle, max_frame_size, self.logger)
         self._router.stopwatch.clock = time.perf_counter
         self._table = self._router.table
         self._table.owner = self
         self._table.route = self._route
-        self._table.where = self.current_loop
+        self._table.where = loop.current
+        self._table.running_key = loop.running_key
         self._post = self._table.post
         self._ask = self._table.ask
         self._tracing: Tracing | None = None
         self._joining: Joining | None = None
         self._peering = Peering(
-            self,
+            loop,
             self._router,
             connect_timeout=connect_timeout,
             stall_timeout=stall_timeout,
@@ -146,6 +152,7 @@ class BaseEndpoint(EndpointAPI):
             high_water=high_water,
             allowed_uids=allowed_uids,
         )
+        self._stream_host = StreamHost(loop, self._router, self._check_if_here)
         self._streams: set[Any] = set()  # weak references
         self._handlers: set[Handler] = set()
         self._started = Gate()
@@ -153,92 +160,21 @@ class BaseEndpoint(EndpointAPI):
         self._server_stopped = False
         self._running = False
         self._life = Life(time.monotonic)
-        self._router.observed_by.statistics = self.stats
+        self._router.observed_by.statistics = self._survey
 
     def __repr__(self) -> str:
-        state = "running" if self._running else "stopped" if self.is_stopped else "not started"
+        state = (
+            "running" if self._running else "stopped" if self._stopped.is_open else "not started"
+        )
         return f"<{type(self).__name__} {self._name!r}: {state}>"
 
     def __reduce__(self) -> NoReturn:
         raise NotImplementedError("Endpoints cannot be pickled")
 
-    # -- What the event loops make different -------------------------------------------------
-
     @staticmethod
     @abstractmethod
-    def current_loop() -> object:
-        """Return the event loop that runs in this thread, or None."""
-
-    @property
-    @abstractmethod
-    def backend(self) -> str:
-        """The name of the event loop's kind, as statistics have it."""
-
-    @abstractmethod
-    def make_waiter(self) -> Waiter:
-        """Return what suspends the running task."""
-
-    @abstractmethod
-    def start_soon(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
-        """Start a task of the endpoint, which ends with it."""
-
-    @abstractmethod
-    def cancel_tasks(self) -> None:
-        """Cancel the tasks of the endpoint. Idempotent."""
-
-    @abstractmethod
-    def call_soon(self, function: Callable[[], None]) -> None:
-        """Call the function in the loop's next turn, if the endpoint still runs then."""
-
-    @abstractmethod
-    def call_soon_from_anywhere(self, function: Callable[[], None]) -> None:
-        """Do the same from a finalizer, which may run in any thread and at any moment."""
-
-    @abstractmethod
-    def call_later(self, seconds: float, function: Callable[[], None]) -> Callable[[], None]:
-        """Call the function after some time, if the endpoint runs; return what cancels that."""
-
-    @abstractmethod
-    def time(self) -> float:
-        """Return the time by the event loop's clock, in seconds."""
-
-    @abstractmethod
-    def is_stray(self, error: BaseException) -> bool:
-        """Return whether a cancellation came out of what was awaited, not from outside."""
-
-    @abstractmethod
-    async def checkpoint(self) -> None:
-        """Give everybody else a turn."""
-
-    @abstractmethod
-    async def sleep(self, seconds: float) -> None:
-        """Wait for some time."""
-
-    @abstractmethod
-    def deadline(self, seconds: float) -> AbstractAsyncContextManager[Callable[[], bool]]:
-        """
-        Cancel what is in the context when the time is over; leaving it then raises nothing.
-
-        The context is a function that returns whether it was cancelled.
-        """
-
-    @abstractmethod
-    async def gather(self, functions: Iterable[Callable[[], Coroutine[Any, Any, None]]]) -> None:
-        """Run the functions at the same time; where one fails, cancel the others and raise it."""
-
-    @abstractmethod
-    def open_channel(
-        self, sock: socket.socket, owner: ChannelOwner, make: MakeConnection
-    ) -> Channel:
-        """Return the channel of this event loop for a connected socket."""
-
-    @abstractmethod
-    def watch_readable(self, thing: HasFileno, ready: Callable[[], float]) -> None:
-        """Call the function when the thing is readable; it returns how long to pause then."""
-
-    @abstractmethod
-    def unwatch_readable(self, thing: HasFileno) -> None:
-        """Call that function no more."""
+    def _make_loop() -> EventLoop:
+        """Return the event loop of an endpoint."""
 
     # -- Life --------------------------------------------------------------------------------
 
@@ -276,18 +212,21 @@ class BaseEndpoint(EndpointAPI):
         return self._peering.path
 
     def stats(self) -> EndpointStats:
+        return self._survey()
+
+    def _survey(self) -> EndpointStats:
         from .survey import survey  # not at the top: its dataclasses take milliseconds to define
 
-        return survey(self._router, self._peering, self._life, self.backend)
+        return survey(self._router, self._peering, self._life, self._loop.backend)
 
     async def wait_started(self) -> None:
         """Wait until the endpoint runs."""
-        await self.pass_gate(self._started)
+        await self._pass_gate(self._started)
 
     async def wait_stopped(self) -> None:
         """Wait until the endpoint has stopped."""
-        self.check_if_here()
-        await self.pass_gate(self._stopped)
+        self._check_if_here()
+        await self._pass_gate(self._stopped)
 
     @classmethod
     def serve(
@@ -319,7 +258,7 @@ class BaseEndpoint(EndpointAPI):
     @asynccontextmanager
     async def _join(self, directory: BusDirectory) -> AsyncIterator[Self]:
         async with self.run():
-            self._joining = Joining(self, self._router, self._peering, directory)
+            self._joining = Joining(self._loop, self._router, self._peering, directory)
             self._joining.begin()
             yield self
 
@@ -327,15 +266,16 @@ class BaseEndpoint(EndpointAPI):
         """Enter the running state, which is done once."""
         if self._running:
             raise LifecycleError(f"endpoint {self._name!r} runs already: make another endpoint")
-        if self.is_stopped:
+        if self._stopped.is_open:
             raise LifecycleError(
                 f"endpoint {self._name!r} has stopped and cannot run again: make another endpoint"
             )
+        self._loop.begin()
         self._running = True
-        self._table.home = self.current_loop()
+        self._table.home = self._loop.current()
         self._trace()
         self._life.begin()
-        self._router.reporter.begin(self.time)
+        self._router.reporter.begin(self._loop.time)
         self._started.open()
 
     def _trace(self) -> None:
@@ -352,8 +292,8 @@ class BaseEndpoint(EndpointAPI):
         try:
             self._stop_listening()
             if error is None or isinstance(error, Exception):
-                handlers_had_their_turn = self.make_waiter()
-                self.call_soon(handlers_had_their_turn.wake)
+                handlers_had_their_turn = self._make_waiter()
+                self._loop.call_soon(handlers_had_their_turn.wake)
                 await handlers_had_their_turn.wait()
                 await self._drain()
         finally:
@@ -361,9 +301,9 @@ class BaseEndpoint(EndpointAPI):
 
     async def _drain(self) -> None:
         """Let what was broadcast be handled here and written, for ``drain_timeout`` at most."""
-        async with self.deadline(self._drain_timeout):
+        async with self._deadline(self._drain_timeout):
             while unfinished := [each for each in self._handlers if each.unfinished]:
-                await self.pass_gate(unfinished[0].finishing())
+                await self._pass_gate(unfinished[0].finishing())
             await self._peering.drain()
         self._peering.drained_for = self._drain_timeout
         for handler in [each for each in self._handlers if each.unfinished]:
@@ -388,11 +328,11 @@ class BaseEndpoint(EndpointAPI):
     def _close(self) -> None:
         """Stop at once: from here on nothing waits, and nobody is connected."""
         self._running = False
+        self._loop.end()  # before its tasks are told that it stopped: nobody wants to read that
         self._stop_listening()
         for handler in self._handlers:
             handler.stop()
         self._handlers.clear()
-        self.cancel_tasks()  # before they are told that it stopped: nobody wants to read that
         self._router.stop()
         self._peering.close()
         for reference in list(self._streams):
@@ -407,7 +347,7 @@ class BaseEndpoint(EndpointAPI):
 
     def _misused(self, kind: type[LifecycleError] = LifecycleError) -> NoReturn:
         """Raise the error for a call that needs a running endpoint, in its own event loop."""
-        if self.is_stopped:
+        if self._stopped.is_open:
             raise kind(f"endpoint {self._name!r} has stopped: make another endpoint")
         if not self._running:
             raise kind(
@@ -420,14 +360,10 @@ class BaseEndpoint(EndpointAPI):
 
     def _check(self) -> None:
         """Raise LifecycleError unless called in the event loop in which the endpoint runs."""
-        if not self._table.is_home() and not self._is_paused_here():
+        if not self._table.is_home() and not self._loop.is_paused_here():
             self._misused()
 
-    def _is_paused_here(self) -> bool:
-        """Return whether nothing runs in this thread, not even the event loop that belongs here."""
-        return False
-
-    def check_if_here(self) -> None:
+    def _check_if_here(self) -> None:
         """Raise LifecycleError where the endpoint runs in another event loop."""
         if self._running:
             self._check()
@@ -436,16 +372,18 @@ class BaseEndpoint(EndpointAPI):
 
     async def connect_to_endpoints(self, *endpoints: ConnectionConfig) -> None:
         self._check()
-        await self.gather([functools.partial(self._peering.connect, each) for each in endpoints])
+        await self._loop.gather(
+            [functools.partial(self._peering.connect, each) for each in endpoints]
+        )
 
     def is_connected_to(self, endpoint_name: str) -> bool:
-        self.check_if_here()
+        self._check_if_here()
         return endpoint_name == self._name or endpoint_name in self._router.peers
 
     def get_connected_endpoints_and_subscriptions(
         self,
     ) -> tuple[tuple[str, set[type[BaseEvent]]], ...]:
-        self.check_if_here()
+        self._check_if_here()
         others = self._router.peers.items()
         return (
             (self._name, self._router.subscribed_types()),
@@ -462,18 +400,18 @@ class BaseEndpoint(EndpointAPI):
     # -- Subscriptions of others -------------------------------------------------------------
 
     def is_endpoint_subscribed_to(self, remote_endpoint: str, event_type: type[BaseEvent]) -> bool:
-        self.check_if_here()
+        self._check_if_here()
         return self._router.wants(remote_endpoint, event_type)
 
     def is_any_endpoint_subscribed_to(self, event_type: type[BaseEvent]) -> bool:
-        self.check_if_here()
+        self._check_if_here()
         names = (self._name, *self._router.peers)
         return any(self._router.wants(name, event_type) for name in names)
 
     def are_all_endpoints_subscribed_to(
         self, event_type: type[BaseEvent], include_self: bool = True
     ) -> bool:
-        self.check_if_here()
+        self._check_if_here()
         names = (self._name, *self._router.peers) if include_self else (*self._router.peers,)
         return all(self._router.wants(name, event_type) for name in names)
 
@@ -523,7 +461,7 @@ class BaseEndpoint(EndpointAPI):
         if timeout is None:
             await self._wait_until(are_ready)
             return
-        async with self.deadline(timeout) as is_over:
+        async with self._deadline(timeout) as is_over:
             await self._wait_until(are_ready)
         if is_over() and not are_ready():
             raise self._not_ready(wanted, types, timeout)
@@ -545,9 +483,9 @@ class BaseEndpoint(EndpointAPI):
     async def _wait_until(self, reached: Callable[[], bool]) -> None:
         self._check()
         if reached():
-            await self.checkpoint()
+            await self._checkpoint()
             return
-        waiter = self.make_waiter()
+        waiter = self._make_waiter()
         watcher = Watcher(reached, waiter.wake)
         self._router.watch(watcher)
         try:
@@ -557,27 +495,15 @@ class BaseEndpoint(EndpointAPI):
         if watcher.error is not None:
             raise watcher.error
 
-    async def pass_gate(self, gate: Gate) -> None:
-        """Wait until the gate is open."""
-        if gate.is_open:
-            return
-        waiter = self.make_waiter()
-        gate.wakers.append(waiter.wake)
-        try:
-            await waiter.wait()
-        finally:
-            if not gate.is_open:
-                gate.wakers.remove(waiter.wake)
-
     # -- Broadcasting ------------------------------------------------------------------------
 
     async def broadcast(self, item: BaseEvent, config: BroadcastConfig | None = None) -> None:
         gates = self._post(item, config)
         if gates is not None:
             if not gates:
-                await self.checkpoint()
+                await self._checkpoint()
             for gate in gates:
-                await self.pass_gate(gate)
+                await self._pass_gate(gate)
 
     def broadcast_nowait(self, item: BaseEvent, config: BroadcastConfig | None = None) -> None:
         self._post(item, config)
@@ -600,7 +526,7 @@ class BaseEndpoint(EndpointAPI):
         self._check()
         _check_timeout(timeout)
         required = config is None or config.require_subscriber is not False
-        waiter = self.make_waiter()
+        waiter = self._make_waiter()
         router = self._router
         since = router.stopwatch.clock()
         try:
@@ -613,7 +539,7 @@ class BaseEndpoint(EndpointAPI):
                 if timeout is None:
                     await waiter.wait()
                 else:
-                    async with self.deadline(timeout) as is_over:
+                    async with self._deadline(timeout) as is_over:
                         await waiter.wait()
                     if is_over() and pending.response is None and pending.error is None:
                         details = self._peering.how_they_are([each.name for each in asked])
@@ -644,14 +570,14 @@ class BaseEndpoint(EndpointAPI):
         if not callable(handler):
             raise TypeError(f"a handler must be callable, which {handler!r} is not")
         topic = self._table.topic(event_type)
-        subscribed = Handler(handler, self, self.logger, self._router.stopwatch)
+        subscribed = Handler(handler, self._loop, self.logger, self._router.stopwatch)
         if self._tracing is not None:
             subscribed.wrap(self._tracing.call)
         self._handlers.add(subscribed)
         self._router.add_consumer(topic, subscribed)
 
         def unsubscribe() -> None:
-            self.check_if_here()
+            self._check_if_here()
             subscribed.stop()
             self._handlers.discard(subscribed)
             self._router.remove_consumer(topic, subscribed)
@@ -675,7 +601,7 @@ class BaseEndpoint(EndpointAPI):
 
         log = router.reporter
         mailbox = make_mailbox(topic, num_events, max_queue, overflow, unsubscribe, log)
-        stream: Stream[TStreamEvent] = Stream(self, topic, mailbox, num_events)
+        stream: Stream[TStreamEvent] = Stream(self._stream_host, topic, mailbox, num_events)
         if num_events != 0:
             self._streams.add(weakref.ref(stream, self._streams.discard))
             subscribe_mailbox(router, topic, mailbox)
@@ -684,21 +610,12 @@ class BaseEndpoint(EndpointAPI):
     def membership(self) -> Membership:
         self._check_subscribing()
         mailbox = Mailbox()
-        stream = Membership(self, mailbox, None)
+        stream = Membership(self._stream_host, mailbox, None)
         self._streams.add(weakref.ref(stream, self._streams.discard))
         for name in self._router.peers:
             mailbox.deliver(MembershipChange(name, MembershipReason.PRESENT), True)
         self._router.observers.add(mailbox)
         return stream
-
-    def close_stream(self, stream: Feed[Any], from_finalizer: bool) -> None:
-        """Unsubscribe the stream; later, where a finalizer asks for it."""
-        unsubscribe = stream.unsubscriber(self._router)
-        if from_finalizer and self._running:
-            self.call_soon_from_anywhere(unsubscribe)
-        else:
-            self.check_if_here()
-            unsubscribe()
 
     def wait_for(self, event_type: type[TWaitForEvent]) -> Coroutine[Any, Any, TWaitForEvent]:
         self._check()
@@ -711,12 +628,12 @@ class BaseEndpoint(EndpointAPI):
         raise has_stopped(self._name)
 
     def get_subscribed_events(self) -> set[type[BaseEvent]]:
-        self.check_if_here()
+        self._check_if_here()
         return self._router.subscribed_types()
 
     def _check_subscribing(self) -> None:
         """Raise LifecycleError where nobody may subscribe: after the end, or from elsewhere."""
-        if self._running or self.is_stopped:
+        if self._running or self._stopped.is_open:
             self._check()
 
 

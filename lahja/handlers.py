@@ -15,30 +15,17 @@ import inspect
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from .counting import Stopwatch
 from .flow import Gate
 
-__all__ = ["Handler", "Scheduler"]
+if TYPE_CHECKING:
+    from .loops import Scheduler
+
+__all__ = ["Handler"]
 
 _EVENTS_PER_TURN = 64
-
-
-class Scheduler(Protocol):
-    """Run things in the event loop of the endpoint."""
-
-    def call_soon(self, function: Callable[[], None]) -> None:
-        """Call the function in the loop's next turn, if the endpoint still runs then."""
-
-    def start_soon(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
-        """Start a task of the endpoint, which ends with it."""
-
-    def is_stray(self, error: BaseException) -> bool:
-        """Return whether a cancellation came out of what was awaited, not from outside."""
-
-    async def checkpoint(self) -> None:
-        """Give everybody else a turn."""
 
 
 class Handler:

@@ -17,15 +17,19 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from .directory import BusDirectory, Identity, Stamp
 from .exceptions import ConnectionAttemptRejected
 from .membership import MembershipChange, MembershipReason
-from .peering import EventLoop, Peering
+from .peering import Peering
 from .protocol import one_line
 from .routing import Router
 from .sockets import jitter, remove_stale
 from .watching import DirectoryWatch, watch_directory
+
+if TYPE_CHECKING:
+    from .loops import EventLoop
 
 __all__ = ["Joining"]
 

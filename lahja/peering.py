@@ -14,12 +14,11 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable, Coroutine, Iterable
-from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from . import wire
-from .channels import Channel, ChannelOwner, MakeConnection
+from .channels import Channel
 from .common import ConnectionConfig
 from .exceptions import (
     ConnectionAttemptRejected,
@@ -44,14 +43,13 @@ from .sockets import (
     peer_process,
     peer_user,
 )
-from .streams import Waiter
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from .typing import HasFileno
+    from .loops import EventLoop
 
-__all__ = ["EventLoop", "Peering"]
+__all__ = ["Peering"]
 
 _MOST_STRANGERS = 256
 _ACCEPTED_PER_TURN = 64
@@ -69,41 +67,13 @@ _STALL = 0.1  # seconds in which a peer takes nothing, and after which that coun
 _STALL_NOTICE = 1.0  # seconds after which it is worth a line
 
 
-class EventLoop(Protocol):
-    """Be the event loop of an endpoint; see :class:`lahja.base.BaseEndpoint`."""
-
-    def call_soon(self, function: Callable[[], None]) -> None: ...
-
-    def call_later(self, seconds: float, function: Callable[[], None]) -> Callable[[], None]: ...
-
-    def time(self) -> float: ...
-
-    def open_channel(
-        self, sock: socket.socket, owner: ChannelOwner, make: MakeConnection
-    ) -> Channel: ...
-
-    def watch_readable(self, thing: HasFileno, ready: Callable[[], float]) -> None: ...
-
-    def unwatch_readable(self, thing: HasFileno) -> None: ...
-
-    def make_waiter(self) -> Waiter: ...
-
-    def start_soon(
-        self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any
-    ) -> None: ...
-
-    def deadline(self, seconds: float) -> AbstractAsyncContextManager[Callable[[], bool]]: ...
-
-    def sleep(self, seconds: float) -> Coroutine[Any, Any, None]: ...
-
-    def pass_gate(self, gate: Gate) -> Coroutine[Any, Any, None]: ...
-
-
 class Peering:
     """
     Own the listener and the channels of one endpoint.
 
-    The parameters are those of :class:`lahja.base.BaseEndpoint`.
+    The other parameters are those of :class:`lahja.base.BaseEndpoint`.
+
+    :param loop: the event loop of the endpoint
     """
 
     def __init__(

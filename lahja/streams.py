@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import logging
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self, TypeVar, get_args
 
@@ -22,6 +22,9 @@ from .framing import EventIterator, Mailbox, Topic
 from .membership import MembershipChange
 from .routing import Router
 
+if TYPE_CHECKING:
+    from .loops import EventLoop
+
 __all__ = [
     "Feed",
     "Log",
@@ -29,7 +32,6 @@ __all__ = [
     "Overflow",
     "Stream",
     "StreamHost",
-    "Waiter",
     "make_mailbox",
     "subscribe_mailbox",
 ]
@@ -43,16 +45,6 @@ TItem = TypeVar("TItem")
 _EVENTS_PER_TURN: Final = 128
 
 
-class Waiter(Protocol):
-    """Suspend one task until somebody wakes it."""
-
-    def wake(self) -> None:
-        """Let the task go on; may be called before it waits, and more than once."""
-
-    def wait(self) -> Awaitable[None]:
-        """Return what is awaited, by the task that calls this, until it is woken."""
-
-
 class Log(Protocol):
     """Take lines, as a logger does."""
 
@@ -60,20 +52,30 @@ class Log(Protocol):
         """Write a line."""
 
 
-class StreamHost(Protocol):
-    """Be the endpoint, as far as its streams need it."""
+class StreamHost:
+    """
+    Be the endpoint, as far as its streams need it.
 
-    def make_waiter(self) -> Waiter:
-        """Return what suspends the running task."""
+    :param loop: its event loop
+    :param router: where its streams are subscribed
+    :param check_if_here: raises LifecycleError where the endpoint runs in another event loop
+    """
 
-    async def checkpoint(self) -> None:
-        """Give everybody else a turn."""
-
-    def check_if_here(self) -> None:
-        """Raise LifecycleError where the endpoint runs in another event loop."""
+    def __init__(self, loop: EventLoop, router: Router, check_if_here: Callable[[], None]) -> None:
+        self.make_waiter = loop.make_waiter
+        self.checkpoint = loop.checkpoint
+        self.check_if_here = check_if_here
+        self._loop = loop
+        self._router = router
 
     def close_stream(self, stream: Feed[Any], from_finalizer: bool) -> None:
         """Unsubscribe the stream; later, where a finalizer asks for it."""
+        unsubscribe = stream.unsubscriber(self._router)
+        if from_finalizer and self._loop.is_active:
+            self._loop.call_soon_from_anywhere(unsubscribe)
+        else:
+            self.check_if_here()
+            unsubscribe()
 
 
 class _BlockingMailbox(Mailbox):

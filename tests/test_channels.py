@@ -51,8 +51,8 @@ class Clock:
     def __init__(self, endpoint: BaseEndpoint, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
         self.timers: list[tuple[float, Callable[[], None]]] = []
-        monkeypatch.setattr(endpoint, "call_later", self.call_later)
-        monkeypatch.setattr(endpoint, "time", lambda: self.now)
+        monkeypatch.setattr(endpoint._loop, "call_later", self.call_later)
+        monkeypatch.setattr(endpoint._loop, "time", lambda: self.now)
 
     def call_later(self, seconds: float, function: Callable[[], None]) -> Callable[[], None]:
         timer = (self.now + seconds, function)
@@ -501,23 +501,23 @@ async def test_whether_a_peer_is_gone_whose_connection_was_closed_already(bus: B
 async def test_a_timeout_of_the_body_is_not_taken_for_the_deadline(bus: Bus) -> None:
     async with bus.run() as endpoint:
         with pytest.raises(TimeoutError, match="of its own"):
-            async with endpoint.deadline(1000):
+            async with endpoint._loop.deadline(1000):
                 raise TimeoutError("of its own")
-        async with endpoint.deadline(0.001) as is_over:
+        async with endpoint._loop.deadline(0.001) as is_over:
             await anyio.sleep(1000)
         assert is_over()
 
 
 async def test_who_was_woken_before_it_waits_does_not_wait(bus: Bus) -> None:
     async with bus.run() as endpoint:
-        waiter = endpoint.make_waiter()
+        waiter = endpoint._loop.make_waiter()
         waiter.wake()
         waiter.wake()
         await waiter.wait()
 
 
 async def test_cancelling_the_tasks_of_an_endpoint_that_never_ran_is_nothing(bus: Bus) -> None:
-    bus.endpoint_class("alone").cancel_tasks()
+    bus.endpoint_class("alone")._loop.end()
 
 
 async def test_a_forked_child_does_not_watch_the_listener_of_its_parent(bus: Bus) -> None:
@@ -525,10 +525,10 @@ async def test_a_forked_child_does_not_watch_the_listener_of_its_parent(bus: Bus
         return  # trio knows the listener by its object
     async with bus.serve("server") as server:
         watched: list[bool] = []
-        server._loop.call_soon(watched.append, True)  # type: ignore[attr-defined]
+        server.event_loop.call_soon(watched.append, True)  # type: ignore[attr-defined]
         with socket.socket() as closed:
             pass
-        server.unwatch_readable(closed)
+        server._loop.unwatch_readable(closed)
         await until(lambda: watched)
         async with bus.connect("client", "server"):
             pass

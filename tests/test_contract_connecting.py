@@ -417,7 +417,7 @@ async def test_an_endpoint_that_stops_ends_its_attempts(bus: Bus) -> None:
     config = bus.config("server")
     with RawServer(config.path) as server:
         async with bus.run("client") as client:
-            client.start_soon(client.connect_to_endpoints, config)
+            client._loop.start_soon(client.connect_to_endpoints, config)
             peer = await server.accept()
             await peer.read_kind(wire.HELLO)
         await peer.closed()

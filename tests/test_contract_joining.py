@@ -834,7 +834,7 @@ async def test_a_directory_in_which_nothing_changed_is_not_read_again(
         joining = member._joining
         assert joining is not None
         joining._end_watch()
-        joining._look(member.time())
+        joining._look(member._loop.time())
         joining._watch_due, joining._is_news = math.inf, False
         read: list[bool] = []
         members = joining._directory.members

@@ -515,11 +515,11 @@ async def test_what_is_started_after_the_end_does_not_run(bus: Bus) -> None:
         ran.append(True)
 
     async with bus.run() as endpoint:
-        endpoint.start_soon(run)
+        endpoint._loop.start_soon(run)
         await until(lambda: ran)
-    endpoint.start_soon(run)
-    endpoint.call_soon_from_anywhere(lambda: ran.append(False))
-    endpoint.cancel_tasks()
+    endpoint._loop.start_soon(run)
+    endpoint._loop.call_soon_from_anywhere(lambda: ran.append(False))
+    endpoint._loop.end()
     await turns(3)
     assert True not in ran[1:]
 
@@ -795,3 +795,100 @@ async def test_a_broadcast_that_its_own_full_stream_holds_back_goes_on_at_the_en
         await turns(3)
         assert not done
     assert done == [2]
+
+
+# -- Subclasses ------------------------------------------------------------------------------
+
+# What endpoints once had for lahja's own use, what programs call their own, and what came after
+# lahja 0.17: a program that is older may have it, too.
+ONCE = """
+    backend call_later call_soon call_soon_from_anywhere cancel_tasks check_if_here checkpoint
+    close_stream current_loop deadline gather is_stray make_waiter open_channel pass_gate sleep
+    start_soon time unwatch_readable watch_readable
+"""
+USUAL = """
+    cancel channels clock close config connect connections context events handlers host id inner
+    initialize is_alive lock log loop members nursery on_connect on_message options owner path
+    peering peers pid process queue receive release reset router send shutdown start state status
+    stop streams subscriptions table tasks thread token update wait
+"""
+LATER = (
+    "is_server_stopped is_stopped join membership stats wait_started wait_stopped wait_until_all_of"
+)
+
+
+def of_subclass(kind: str, base: type[BaseEndpoint], used: list[str]) -> type[BaseEndpoint]:
+    """Return a class of endpoints with much of its own; its methods say that they were used."""
+    loop = base("alone")._loop
+    names = {name for name in dir(loop) if not name.startswith("_")}
+    names |= {*ONCE.split(), *USUAL.split(), *LATER.split()}
+
+    def method_of(name: str) -> Callable[..., None]:
+        return lambda self, *args, **options: used.append(name)
+
+    if kind == "methods":
+        return type("Program", (base,), {name: method_of(name) for name in names})
+    if kind == "class attributes":
+        return type("Program", (base,), dict.fromkeys(names, "its own"))
+
+    def __init__(self: Any, *args: Any, **options: Any) -> None:
+        # What is a property cannot be set on an object, in no class.
+        properties = {name for name in names if isinstance(getattr(base, name, None), property)}
+        vars(self).update(dict.fromkeys(names - properties, "its own"))
+        base.__init__(self, *args, **options)
+
+    return type("Program", (base,), {"__init__": __init__})
+
+
+@pytest.mark.parametrize("kind", ["methods", "class attributes", "attributes"])
+async def test_a_subclass_may_give_its_methods_and_attributes_any_name(
+    bus: Bus, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    used: list[str] = []
+    handled: list[int] = []
+    read: list[int] = []
+    cls = of_subclass(kind, bus.endpoint_class, used)
+    join = super(cls, cls).join if kind != "attributes" else cls.join
+    async with (
+        Bus(cls, bus.directory).pair(high_water=0) as (server, client),
+        join("third", bus.directory) as third,
+    ):
+        await third.wait_until_connected_to("server")
+        answer_questions(server)
+
+        async def handle(event: Number) -> None:
+            await turns(3)
+            handled.append(event.value)
+
+        subscription = server.subscribe(Number, handle)
+        dropped = server.stream(Number)
+        async with server.stream(Number, max_queue=2) as numbers:
+            first = server.wait_for(Number)
+            await client.wait_until_endpoint_subscribed_to("server", Number)
+            async with anyio.create_task_group() as tasks:
+
+                async def broadcast() -> None:
+                    for value in range(10):
+                        await client.broadcast(Number(value))
+
+                tasks.start_soon(broadcast)
+                assert (await first).value == 0
+                read += [(await anext(numbers)).value for _ in range(10)]
+        await until(lambda: len(handled) == 10)
+        subscription.unsubscribe()
+        del dropped
+        await collect_garbage()
+        assert server.get_subscribed_events() == {Question}
+        await client.wait_until_endpoint_subscribed_to("server", Question)
+        assert (await client.request(Question(5))).value == 5
+        assert (await client.request(Question(6), timeout=1000)).value == 6
+        await server.broadcast(Question(7))
+        await BaseEndpoint.wait_until_all_of(third, {"server", "third"}, timeout=1000)
+        assert BaseEndpoint.stats(client).state == "running"
+        assert repr(client) == "<Program 'client': running>"
+    assert repr(client) == "<Program 'client': stopped>"
+    with pytest.raises(LifecycleError, match="has stopped"):
+        client.stream(Number)
+    assert handled == read == [*range(10)]
+    assert not used
+    assert not complaints(caplog)

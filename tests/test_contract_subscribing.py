@@ -418,7 +418,7 @@ async def begin_to_wait(server: BaseEndpoint, kind: str) -> list[bool]:
         await SUBSCRIPTION_WAITS[kind](server)
         ended.append(True)
 
-    server.start_soon(wait)
+    server._loop.start_soon(wait)
     await turns(3)
     assert not ended
     return ended
@@ -469,11 +469,11 @@ async def test_wait_until_connections_change(bus: Bus) -> None:
             await server.wait_until_connections_change()
             changes.append(server.is_connected_to("client"))
 
-        server.start_soon(wait)
+        server._loop.start_soon(wait)
         await turns(3)
         async with bus.connect("client", "server") as client:
             await until(lambda: changes == [True])
-            server.start_soon(wait)
+            server._loop.start_soon(wait)
             await turns(3)
             client.subscribe(Number, print)
             await server.wait_until_endpoint_subscribed_to("client", Number)

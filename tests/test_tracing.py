@@ -472,8 +472,8 @@ class _Lazy:
     """Be the event loop of an endpoint, which starts no task."""
 
     def __init__(self, endpoint: Any) -> None:
-        self.call_soon = endpoint.call_soon
-        self.is_stray = endpoint.is_stray
+        self.call_soon = endpoint._loop.call_soon
+        self.is_stray = endpoint._loop.is_stray
 
     def start_soon(self, function: Any, *args: Any) -> None:
         pass

@@ -1,10 +1,9 @@
 """
 Keep the API reference complete.
 
-What an endpoint class has for the use of lahja alone is left out. At the end of the build, all that
-must be there is looked up: each name of the old documentation under its old path, what ``import
-lahja`` offers, and every method of the contract. A name that is missing is a warning, and so, with
-``-W``, an error.
+At the end of the build, all that must be there is looked up: each name of the old documentation
+under its old path, what ``import lahja`` offers, and every method of the contract. A name that is
+missing is a warning, and so, with ``-W``, an error.
 """
 
 from __future__ import annotations
@@ -19,29 +18,11 @@ from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
 
 import lahja
-from lahja.base import BaseEndpoint
-from lahja.peering import EventLoop
-from lahja.streams import StreamHost
 
 sys.path.append(str(Path(__file__).parents[2] / "tests"))
 from documented_names import DOCUMENTED, parse
 
 logger = logging.getLogger(__name__)
-
-INTERNAL = {
-    *(BaseEndpoint.__abstractmethods__ - lahja.EndpointAPI.__abstractmethods__),
-    *(name for protocol in (EventLoop, StreamHost) for name in vars(protocol)),
-    "pass_gate",
-}
-
-
-def skip_internals(
-    app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: Any
-) -> bool | None:
-    """Leave out what endpoint classes have for the use of lahja alone."""
-    qualified = getattr(obj, "__qualname__", "")
-    is_of_an_endpoint = qualified.split(".")[0].endswith("Endpoint")
-    return True if is_of_an_endpoint and name in INTERNAL else None
 
 
 def wanted() -> Iterator[str]:
@@ -71,6 +52,5 @@ def check_completeness(app: Sphinx, env: BuildEnvironment) -> None:
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register with Sphinx."""
     app.setup_extension("sphinx.ext.autodoc")
-    app.connect("autodoc-skip-member", skip_internals)
     app.connect("env-check-consistency", check_completeness)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

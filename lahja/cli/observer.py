@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .. import wire
-from ..asyncio.connection import AsyncioChannel
+from ..asyncio.loop import AsyncioChannel
 from ..channels import Channel
 from ..exceptions import DecodeError, ProtocolError
 from ..flow import Gate
