@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import inspect
 import pickle
 import typing
 from pathlib import Path
@@ -14,12 +15,14 @@ import pytest
 from helpers import Answer, Number, Question
 
 from lahja import (
+    AsyncioEndpoint,
     BaseEvent,
     BaseRequestResponseEvent,
     BindError,
     BroadcastConfig,
     ConnectionConfig,
     Subscription,
+    TrioEndpoint,
     constants,
 )
 from lahja.base import EndpointAPI
@@ -231,3 +234,9 @@ def test_a_mock_of_an_endpoint_is_awaited_where_an_endpoint_is() -> None:
         return await mock.wait_for(BaseEvent)
 
     assert asyncio.run(wait()) == "event"
+
+
+@pytest.mark.parametrize("cls", [EndpointAPI, AsyncioEndpoint, TrioEndpoint])
+def test_it_is_known_that_wait_for_is_awaited(cls: type[EndpointAPI]) -> None:
+    can_tell = cls is EndpointAPI or hasattr(inspect, "markcoroutinefunction")
+    assert inspect.iscoroutinefunction(cls.wait_for) is can_tell
