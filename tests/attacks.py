@@ -40,6 +40,7 @@ from helpers import (
 )
 
 from lahja import BaseEvent, wire
+from lahja import survey as survey  # which an endpoint loads when it is first asked for statistics
 from lahja.base import BaseEndpoint
 from lahja.compression import has_snappy
 from lahja.framing import Shape, encode_value

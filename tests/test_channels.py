@@ -296,6 +296,31 @@ async def test_a_peer_that_has_taken_everything_is_watched_no_more(
         channel.close()
 
 
+async def test_a_peer_that_takes_nothing_again_is_watched_from_then_on(
+    bus: Bus, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with bus.serve("server") as server, raw_peer(server, "raw", {Text: None}) as peer:
+        clock = Clock(server, monkeypatch)
+        channel = channel_of(server, "raw")
+        for clock.now in (0.0, 0.5):
+            while channel.blocked:
+                await peer.read()
+            while not channel.blocked:
+                server.broadcast_nowait(Text("x" * 50_000))
+        assert [when for when, _ in clock.timers] == [1]
+        clock.next()
+        assert not channel.is_stalled
+        assert [when for when, _ in clock.timers] == [1.5]
+        assert not [text for text in caplog.messages if "has taken nothing" in text]
+        clock.next()
+        assert channel.is_stalled
+        assert [text for text in caplog.messages if "has taken nothing for 1.0 s" in text]
+        while channel.blocked:
+            await peer.read()
+        channel.close()
+
+
 # -- Serving ---------------------------------------------------------------------------------
 
 
