@@ -233,7 +233,14 @@ class BaseEndpoint(EndpointAPI):
     def serve(
         cls, config: ConnectionConfig, **options: Unpack[EndpointOptions]
     ) -> AbstractAsyncContextManager[Self]:
-        return cls(config.name, **options)._serve(config.path)
+        try:
+            name, path = config.name, config.path
+        except AttributeError:
+            raise TypeError(
+                f"to serve takes a ConnectionConfig, which {config!r} is not: make one by "
+                "ConnectionConfig.from_name(name)"
+            ) from None
+        return cls(name, **options)._serve(path)
 
     @asynccontextmanager
     async def _serve(self, path: Path) -> AsyncIterator[Self]:
@@ -271,7 +278,13 @@ class BaseEndpoint(EndpointAPI):
             raise LifecycleError(
                 f"endpoint {self._name!r} has stopped and cannot run again: make another endpoint"
             )
-        self._loop.begin()
+        try:
+            self._loop.begin()
+        except RuntimeError as error:
+            raise LifecycleError(
+                f"endpoint {self._name!r} is one for {self._loop.library}, whose event loop does "
+                "not run here: a trio program has TrioEndpoint, an asyncio program AsyncioEndpoint"
+            ) from error
         self._running = True
         self._table.home = self._loop.current()
         self._trace()
@@ -512,6 +525,7 @@ class BaseEndpoint(EndpointAPI):
     def _route(self, item: BaseEvent, config: BroadcastConfig | None) -> list[Gate]:
         """Broadcast an event whose way is not plain: see ``post`` in :mod:`lahja.framing`."""
         self._check()
+        _check_config(config)
         required = self.require_subscriber
         if config is not None and config.require_subscriber is not None:
             required = config.require_subscriber
@@ -526,6 +540,7 @@ class BaseEndpoint(EndpointAPI):
     ) -> TResponse:
         self._check()
         _check_timeout(timeout)
+        _check_config(config)
         required = config is None or config.require_subscriber is not False
         waiter = self._make_waiter()
         router = self._router
@@ -571,7 +586,7 @@ class BaseEndpoint(EndpointAPI):
         if not callable(handler):
             raise TypeError(f"a handler must be callable, which {handler!r} is not")
         topic = self._table.topic(event_type)
-        subscribed = Handler(handler, self._loop, self.logger, self._router.stopwatch)
+        subscribed = Handler(handler, self._loop, self.logger, self._name, self._router.stopwatch)
         if self._tracing is not None:
             subscribed.wrap(self._tracing.call)
         self._handlers.add(subscribed)
@@ -644,3 +659,12 @@ class BaseEndpoint(EndpointAPI):
 def _check_timeout(timeout: float | None) -> None:
     if timeout is not None and not timeout >= 0:
         raise ValueError(f"timeout is {timeout!r}; it must not be negative")
+
+
+def _check_config(config: BroadcastConfig | None) -> None:
+    if config is not None and not isinstance(config, BroadcastConfig):
+        raise TypeError(
+            f"what follows the event is a BroadcastConfig, which {config!r} is not: say "
+            "BroadcastConfig(filter_endpoint=name) where one endpoint is to get it, and timeout= "
+            "for a timeout"
+        )

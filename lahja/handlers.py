@@ -35,6 +35,7 @@ class Handler:
     :param function: called with each event
     :param scheduler: the event loop
     :param logger: where exceptions of the function are reported
+    :param owner: the name of the endpoint
     :param stopwatch: takes the time of the function; started before events are delivered
     """
 
@@ -43,6 +44,7 @@ class Handler:
         function: Callable[[Any], Any],
         scheduler: Scheduler,
         logger: logging.Logger,
+        owner: str,
         stopwatch: Stopwatch | None = None,
     ) -> None:
         self.slowest = 0.0  # seconds that one event took at most, until it was awaited
@@ -53,6 +55,7 @@ class Handler:
         self._function = self._given = function
         self._scheduler = scheduler
         self._logger = logger
+        self._owner = owner
         self._waiting: deque[Any] = deque()
         self._busy = False
         self._active = True
@@ -241,7 +244,8 @@ class Handler:
     def _report(self, event: Any, error: BaseException) -> None:
         self.failures += 1
         self._logger.error(
-            "handler %r failed with an event of type %s",
+            "%s: handler %r failed with an event of type %s",
+            self._owner,
             self._function,
             type(event).__qualname__,
             exc_info=error,

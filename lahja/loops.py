@@ -59,6 +59,9 @@ class EventLoop(Scheduler, Protocol):
     is_active: bool = False
     """Whether the endpoint runs."""
 
+    library: str = ""
+    """What the event loop is one of: ``"asyncio"`` or ``"trio"``."""
+
     running_key: str | None = None
     """See ``running_key`` of the event table, in :mod:`lahja.framing`."""
 
@@ -74,7 +77,11 @@ class EventLoop(Scheduler, Protocol):
 
     @abstractmethod
     def begin(self) -> None:
-        """Take note that the endpoint runs from now on, in the event loop that runs here."""
+        """
+        Take note that the endpoint runs from now on, in the event loop that runs here.
+
+        :raise RuntimeError: where none of the library does
+        """
 
     @abstractmethod
     def end(self) -> None:

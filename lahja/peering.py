@@ -196,8 +196,10 @@ class Peering:
         try:
             name, path = config.name, Path(config.path)
         except AttributeError:
-            text = f"to connect takes a ConnectionConfig, which {config!r} is not"
-            raise TypeError(text) from None
+            raise TypeError(
+                f"to connect takes a ConnectionConfig, which {config!r} is not: make one by "
+                "ConnectionConfig.from_name(name)"
+            ) from None
         if name == self._router.name:
             raise ConnectionAttemptRejected(f"{name!r} cannot connect to itself")
         if self._is_connected_already(name, path):

@@ -809,8 +809,10 @@ async def test_the_socket_is_removed_though_the_working_directory_has_changed(
     assert not (bus.directory / "a.ipc").exists()
 
 
-async def test_to_connect_takes_configurations(bus: Bus) -> None:
+async def test_to_serve_and_to_connect_take_configurations(bus: Bus) -> None:
+    wrong: Any = "server"
     async with bus.run() as endpoint:
-        wrong: Any = "server"
         with pytest.raises(TypeError, match=r"takes a ConnectionConfig, which 'server' is not"):
             await endpoint.connect_to_endpoints(wrong)
+    with pytest.raises(TypeError, match=r"takes a ConnectionConfig, which 'server' is not"):
+        bus.endpoint_class.serve(wrong)

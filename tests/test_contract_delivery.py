@@ -734,6 +734,24 @@ async def test_what_is_no_event_is_a_type_error(bus: Bus, value: Any) -> None:
             endpoint.stream(int)  # type: ignore[type-var]
 
 
+@pytest.mark.parametrize("value", ["server", 5, BroadcastConfig], ids=repr)
+async def test_what_is_no_configuration_is_a_type_error(bus: Bus, value: Any) -> None:
+    async with bus.pair() as (server, client):
+        numbers = server.stream(Number)
+        answer_questions(server)
+        await client.wait_until_endpoint_subscribed_to("server", Question)
+        wrong = r"BroadcastConfig, which .* is not: .*filter_endpoint=.*timeout="
+        with pytest.raises(TypeError, match=wrong):
+            await client.broadcast(Number(1), value)
+        with pytest.raises(TypeError, match=wrong):
+            client.broadcast_nowait(Number(2), value)
+        with pytest.raises(TypeError, match=wrong):
+            await client.request(Question(3), value)
+        await client.broadcast(Number(4))
+        assert [number.value for number in await take(numbers, 1)] == [4]
+        assert not client._router.pending
+
+
 # -- Concurrency -----------------------------------------------------------------------------
 
 

@@ -323,6 +323,18 @@ async def test_a_stream_is_read_and_closed_in_the_event_loop_of_its_endpoint(bus
         assert not endpoint.get_subscribed_events()
 
 
+async def test_an_endpoint_for_the_other_event_loop_says_so(bus: Bus) -> None:
+    other = AsyncioEndpoint if bus.endpoint_class is TrioEndpoint else TrioEndpoint
+    library = "asyncio" if other is AsyncioEndpoint else "trio"
+    endpoint = other("alone")
+    for context in (endpoint.run(), other.serve(bus.config("alone"))):
+        with pytest.raises(LifecycleError, match=rf"'alone' is one for {library}, .*TrioEndpoint"):
+            async with context:
+                pass
+    assert repr(endpoint).endswith("not started>")
+    assert not bus.config("alone").path.exists()
+
+
 async def test_running_a_running_endpoint_elsewhere_fails(bus: Bus) -> None:
     async def run_again(endpoint: BaseEndpoint) -> None:
         async with endpoint.run():

@@ -497,7 +497,10 @@ async def test_no_handler_is_noticed_by_anything_else(
         assert sorted(calls) == ["others", "self", "slow"]
         assert len(abandoned.mailbox.events) == count
         await until(lambda: len(complaints(caplog)) == 2 * count)
-        assert all("failed with an event of type Number" in text for text in complaints(caplog))
+        assert all(
+            "failed with an event of type Number" in text and "server: handler" in text
+            for text in complaints(caplog)
+        )
         assert_nothing_waits(endpoint)
 
 

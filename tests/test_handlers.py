@@ -85,7 +85,7 @@ def values() -> list[int]:
 
 def handle_with(function: Callable[[Any], Any], loop: Loop) -> Handler:
     """Return a handler."""
-    return Handler(function, loop, LOGGER)
+    return Handler(function, loop, LOGGER, "alone")
 
 
 # -- Functions -------------------------------------------------------------------------------

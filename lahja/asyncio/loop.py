@@ -78,6 +78,8 @@ class AsyncioChannel(Channel):
 class AsyncioLoop(EventLoop):
     """Be asyncio's event loop, or uvloop, for one endpoint."""
 
+    library = "asyncio"
+
     # Before 3.12 to ask for the running loop is to ask the system which process this is.
     running_key = "__asyncio_running_event_loop__" if sys.version_info < (3, 12) else None
 

@@ -95,6 +95,8 @@ class TrioChannel(Channel):
 class TrioLoop(EventLoop):
     """Be trio's event loop for one endpoint, whose tasks are in a nursery."""
 
+    library = "trio"
+
     def __init__(self) -> None:
         self._token: trio.lowlevel.TrioToken | None = None  # of the run in which it runs
         self._nursery: trio.Nursery | None = None
