@@ -236,6 +236,8 @@ class Reader:
     outlet: Outlet | None
     requests: dict[bytes, PendingRequest]
     on_response: Callable[[Inlet, bytes, Any, int], None]
+    clock: Callable[[], float]
+    has_more: bool
     received: int
     events: int
 

@@ -50,6 +50,7 @@ from collections.abc import Coroutine
 
 from . import wire
 from .common import BaseEvent, BroadcastConfig, already_bound
+from .counting import TURN_SECONDS, no_time
 from .exceptions import (
     DecodeError,
     EncodeError,
@@ -140,6 +141,7 @@ cdef Py_ssize_t _BUFFER_MINIMUM = 16 * 1024
 cdef Py_ssize_t _BUFFER_MAXIMUM = 256 * 1024  # where no frame needs more
 cdef Py_ssize_t _LOOKED_INTO = 1024  # bytes of a long frame that have to be there before it is
 cdef Py_ssize_t _AT_ONCE = 1024 * 1024  # bytes of a value for which there is room from the start
+cdef Py_ssize_t _MOST_UNTIMED = 16  # events that are handed over without a look at the clock
 
 # Typed once, in ``wire``; read here when the module is imported.
 cdef int _ANNOUNCE = wire.ANNOUNCE
@@ -160,6 +162,7 @@ cdef Py_ssize_t _COMPRESS_MINIMUM = wire.COMPRESS_MINIMUM
 cdef Py_ssize_t _LENGTH_SIZE = wire.LENGTH_SIZE
 cdef Py_ssize_t _ID_SIZE = wire.ID_SIZE
 cdef Py_ssize_t _APART = APART
+cdef double _TURN = TURN_SECONDS
 cdef Py_ssize_t _LONG = LONG
 cdef Py_ssize_t _CHUNK_SIZE = CHUNK_SIZE
 
@@ -1898,6 +1901,8 @@ cdef class Reader:
     cdef public Outlet outlet
     cdef public dict requests
     cdef public object on_response
+    cdef public object clock
+    cdef public bint has_more
     cdef object _view  # a memoryview of the whole buffer, which nobody else gets, and so pins it
     cdef Py_ssize_t _start
     cdef Py_ssize_t _end
@@ -1910,6 +1915,9 @@ cdef class Reader:
     cdef Py_ssize_t _landing_size
     cdef Py_ssize_t _landed
     cdef bint _was_early
+    cdef Py_ssize_t _until_look
+    cdef Py_ssize_t _untimed
+    cdef double _turn_ends
     cdef public Py_ssize_t received
     cdef public Py_ssize_t events
 
@@ -1925,6 +1933,8 @@ cdef class Reader:
         self.outlet = None
         self.requests = {}
         self.on_response = _ignore_response
+        self.clock = no_time
+        self.has_more = False
         self._view = memoryview(bytearray(_BUFFER_MINIMUM))
         self._start = 0
         self._end = 0
@@ -1937,6 +1947,8 @@ cdef class Reader:
         self._landing_size = 0
         self._landed = 0
         self._was_early = False
+        self._until_look = self._untimed = 1
+        self._turn_ends = -1.0
         self.received = 0
         self.events = 0
 
@@ -1988,7 +2000,7 @@ cdef class Reader:
         return memoryview(landing)[self._landed:]
 
     def buffer_updated(self, nbytes):
-        """Take note that so many bytes were put into the buffer."""
+        """Take note that so many bytes were put into the buffer, and that a turn begins."""
         cdef Py_ssize_t count = _offset(nbytes)
         cdef _Landing landing = self._landing
         cdef Py_ssize_t room
@@ -1998,6 +2010,9 @@ cdef class Reader:
             room = landing.capacity - self._landed
         if not 0 <= count <= room:
             raise ValueError(f"the buffer has no room for {nbytes} bytes")
+        self.has_more = False
+        self._until_look = self._untimed = 1
+        self._turn_ends = -1.0
         self.received += count
         if landing is None:
             self._end += count
@@ -2051,9 +2066,23 @@ cdef class Reader:
                     return view[start:start + length]
                 else:
                     self._dispatch(_nothing_given, data + start, length, view, start)
+                if not self._until_look and self._end > self._start and self._is_time_up():
+                    return None
         except ProtocolError as error:
             self._failure = error
             raise
+
+    cdef bint _is_time_up(self) except -1:
+        """Look at the clock; return whether what follows is left for the next turn."""
+        cdef double now = self.clock()
+        if self._turn_ends < 0:
+            self._turn_ends = now + _TURN
+        elif now >= self._turn_ends:
+            self.has_more = True
+        else:
+            self._untimed = min(2 * self._untimed, _MOST_UNTIMED)
+        self._until_look = self._untimed
+        return self.has_more
 
     cdef tuple _take_early(self):
         """Return the early values of a frame that has ended."""
@@ -2166,6 +2195,7 @@ cdef class Reader:
         else:
             others = _nothing_given
         if event is not None:
+            self._until_look -= 1
             self.events += 1
             topic.received += 1
             _hand_over(topic, event)
@@ -2195,6 +2225,7 @@ cdef class Reader:
                 pass
             else:
                 self.requests.pop(request_id, None)
+                self._until_look -= 1
                 self.events += 1
                 topic.received += 1
                 topic.delivered += 1

@@ -15,6 +15,7 @@ from typing import Any, Final
 from . import wire
 from ._codec_py import _length, decode_value, encode_value
 from ._sending_py import Outlet, PendingRequest, Topic, _said
+from .counting import TURN_SECONDS, no_time
 from .exceptions import DecodeError, FrameTooLarge, ProtocolError, TruncatedFrame
 from .frames import APART
 from .layouts import BINDING, set_by_descriptor
@@ -25,6 +26,7 @@ _BUFFER_MINIMUM: Final = 16 * 1024
 _BUFFER_MAXIMUM: Final = 256 * 1024  # where no frame needs more
 _LOOKED_INTO: Final = 1024  # bytes of a long frame that have to be there before it is looked into
 _AT_ONCE: Final = 1024 * 1024  # bytes of a value for which there is room as soon as it begins
+_MOST_UNTIMED: Final = 16  # events that are handed over without a look at the clock
 
 _type_id = struct.Struct("<I")
 
@@ -251,6 +253,10 @@ class Reader:
     it are decoded then. They and it are the event's *early* values; the buffer has the rest of the
     frame, which is taken apart at its end.
 
+    Where consumers take long, :meth:`next_frame` stops in between and sets ``has_more``: the event
+    loop is to have a turn. The clock is looked at after the first event of a buffer, the second,
+    the fourth, and so on.
+
     :param limit: the longest body that is accepted, in bytes; may be changed at any time
     :param on_error: called with the inlet and the DecodeError where one event does not decode
     """
@@ -267,9 +273,14 @@ class Reader:
         "_landing_size",
         "_looked_into",
         "_start",
+        "_turn_ends",
+        "_until_look",
+        "_untimed",
         "_was_early",
+        "clock",
         "events",
         "find_topic",
+        "has_more",
         "inlets",
         "limit",
         "loads",
@@ -293,6 +304,8 @@ class Reader:
         self.outlet: Outlet | None = None  # to the same peer
         self.requests: dict[bytes, PendingRequest] = {}  # those of the endpoint
         self.on_response: Callable[[Inlet, bytes, Any, int], None] = _ignore_response
+        self.clock: Callable[[], float] = no_time  # in seconds
+        self.has_more = False  # whether what follows was left for the next turn
         self._buffer = bytearray(_BUFFER_MINIMUM)
         self._start = 0
         self._end = 0
@@ -305,6 +318,8 @@ class Reader:
         self._landing_size = 0  # of all of it
         self._landed = 0  # bytes of it that are there
         self._was_early = False  # whether the last frame had such values
+        self._until_look = self._untimed = 1  # events until the clock is looked at; all of these
+        self._turn_ends = -1.0  # when there have been enough events; below 0 before the first look
         self.received = 0  # bytes
         self.events = 0  # those that were decoded
 
@@ -356,7 +371,7 @@ class Reader:
 
     def buffer_updated(self, nbytes: int) -> None:
         """
-        Take note that so many bytes were put into the buffer.
+        Take note that so many bytes were put into the buffer, and that a turn begins.
 
         :raise ValueError: where it had no room for them
         """
@@ -364,6 +379,9 @@ class Reader:
         room = len(self._buffer) - self._end if landing is None else len(landing) - self._landed
         if not 0 <= nbytes <= room:
             raise ValueError(f"the buffer has no room for {nbytes} bytes")
+        self.has_more = False
+        self._until_look = self._untimed = 1
+        self._turn_ends = -1.0
         self.received += nbytes
         if landing is None:
             self._end += nbytes
@@ -378,6 +396,9 @@ class Reader:
         """
         Return the body of the next frame that is not an event, or None if more bytes are needed.
 
+        None, too, where ``has_more`` says that it goes on in the next turn, which begins with
+        :meth:`buffer_updated`, if by no byte.
+
         :raise ProtocolError: where the peer broke the format; the connection must be closed
         """
         if self._failure is not None:
@@ -387,10 +408,24 @@ class Reader:
                 early = self._take_early() if self._is_long else ()
                 if not self._dispatch(early, body):
                     return memoryview(_restored(early, body))
+                if not self._until_look and self._end > self._start and self._is_time_up():
+                    return None
         except ProtocolError as error:
             self._failure = error
             raise
         return None
+
+    def _is_time_up(self) -> bool:
+        """Look at the clock; return whether what follows is left for the next turn."""
+        now = self.clock()
+        if self._turn_ends < 0:
+            self._turn_ends = now + TURN_SECONDS
+        elif now >= self._turn_ends:
+            self.has_more = True
+        else:
+            self._untimed = min(2 * self._untimed, _MOST_UNTIMED)
+        self._until_look = self._untimed
+        return self.has_more
 
     def _next_body(self) -> memoryview | None:
         pending = self._end - self._start
@@ -507,6 +542,7 @@ class Reader:
             for twin in topic.twins
         ]
         if event is not None:
+            self._until_look -= 1
             self.events += 1
             topic.received += 1
             topic.delivered += len(topic.consumers)
@@ -540,6 +576,7 @@ class Reader:
         except DecodeError:
             return self.on_response(inlet, request_id, _restored(early, body), offset)
         self.requests.pop(request_id, None)
+        self._until_look -= 1
         self.events += 1
         topic.received += 1
         topic.delivered += 1 + len(topic.consumers)

@@ -99,7 +99,9 @@ class Channel(ABC):
         self.error: Exception | None = None  # what ended it, if something did
         self._owner = owner
         self._outlet = self.connection.outlet
-        self._get_buffer = self.connection.reader.get_buffer
+        self._reader = self.connection.reader
+        self._get_buffer = self._reader.get_buffer
+        self._is_going_on = False  # whether the next turn is asked for
         self._chunks: list[Any] = []  # taken from the outlet, not written yet
         self._gathering = False
         self._written_at = 0.0  # when something was last written
@@ -120,9 +122,16 @@ class Channel(ABC):
         """Give up what the event loop has of the socket, which is about to be closed."""
 
     def on_readable(self) -> bool:
-        """Read once, and handle all of it; return whether there was anything."""
+        """
+        Read once, and handle it; return whether there was anything.
+
+        What consumers take long for is handled in several turns. Nothing is read meanwhile.
+        """
         if self.closed:
             return False
+        if self._reader.has_more:
+            self._handle(0)
+            return True
         try:
             count = self.socket.recv_into(self._get_buffer())
         except (BlockingIOError, InterruptedError):
@@ -134,6 +143,11 @@ class Channel(ABC):
             self._at_end(None)
             return False
         self.heard_at = time.monotonic()
+        self._handle(count)
+        return True
+
+    def _handle(self, count: int) -> None:
+        """Handle what waits in the reader's buffer, and so many bytes more."""
         try:
             if self.connection.receive(count):
                 state = self.connection.state
@@ -143,7 +157,15 @@ class Channel(ABC):
             self.close(error)
         except Exception as error:  # a fault of lahja itself, or of memory: it stays in here
             self.close(error)
-        return True
+        if self._reader.has_more and not self._is_going_on:
+            self._is_going_on = True
+            self._owner.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        """Handle what was left for this turn."""
+        self._is_going_on = False
+        if self._reader.has_more and not self.closed:
+            self._handle(0)
 
     def _at_end(self, error: OSError | None) -> None:
         try:
@@ -221,7 +243,7 @@ class Channel(ABC):
             outlet.size = 0
             outlet.threshold = _NEVER
             self.error = error
-            self._owner.call_soon(self.read_the_rest)
+            self._owner.call_soon(self._give_up)
         if not outlet.size:
             if self.drained is not None:
                 self.drained.open()
@@ -241,6 +263,14 @@ class Channel(ABC):
         """Handle what a peer that is gone had said, and close."""
         while self.on_readable():
             pass
+        self.close(self.error)
+
+    def _give_up(self) -> None:
+        """Do the same, in as many turns as consumers need."""
+        while self.on_readable():
+            if self._reader.has_more:
+                self._owner.call_soon(self._give_up)
+                return
         self.close(self.error)
 
     def flush(self) -> None:

@@ -18,6 +18,8 @@ __all__ = [
     "NameCounter",
     "RequestLog",
     "Stopwatch",
+    "TURN_SECONDS",
+    "no_time",
     "percentile",
 ]
 
@@ -30,11 +32,15 @@ LARGE_BATCH = 8 * 1024
 SAMPLE_SECONDS = 0.1
 """In how many seconds one large batch is timed."""
 
+TURN_SECONDS = 0.02
+"""For how long events are handed to those who want them before others get a turn."""
+
 _MOST_NAMES = 10_000
 _OTHER_NAMES = "(others)"
 
 
-def _no_time() -> float:
+def no_time() -> float:
+    """Return 0.0: be the clock of whoever was given none."""
     return 0.0
 
 
@@ -86,7 +92,7 @@ class Stopwatch:
 
     __slots__ = ("_next_sample", "clock", "is_on", "last")
 
-    def __init__(self, clock: Callable[[], float] = _no_time) -> None:
+    def __init__(self, clock: Callable[[], float] = no_time) -> None:
         self.clock = clock
         self.last = 0.0  # when what was timed last ended
         self.is_on = True

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from .counting import Stopwatch
+from .counting import TURN_SECONDS, Stopwatch
 from .flow import Gate
 
 if TYPE_CHECKING:
@@ -156,6 +156,8 @@ class Handler:
 
     def _resume(self) -> None:
         awaitable = None
+        clock = self._stopwatch.clock
+        ends = clock() + TURN_SECONDS
         try:
             for _ in range(_EVENTS_PER_TURN):
                 if not self._waiting:
@@ -164,6 +166,8 @@ class Handler:
                 awaitable = self._begin(event)
                 if awaitable is not None:
                     self._start(event, awaitable)
+                    break
+                if clock() >= ends:
                     break
         finally:
             if awaitable is None:
@@ -220,6 +224,8 @@ class Handler:
     async def _await_all(self, event: Any, remaining: Awaitable[Any] | None) -> None:
         """Finish one event after the other, until none waits."""
         turns = 0
+        clock = self._stopwatch.clock
+        ends = clock() + TURN_SECONDS
         while True:
             if remaining is not None:
                 try:
@@ -230,8 +236,9 @@ class Handler:
                     self._report(event, error)
                 self._ended()
             turns += 1
-            if turns % _EVENTS_PER_TURN == 0:
+            if self._waiting and (turns % _EVENTS_PER_TURN == 0 or clock() >= ends):
                 await self._scheduler.checkpoint()
+                ends = clock() + TURN_SECONDS
             if not self._waiting:
                 return
             event = self._take()

@@ -172,6 +172,7 @@ class Router:
         connection.reader.requests = self.pending
         connection.reader.find_topic = functools.partial(self._find_topic, connection)
         connection.on_receive = self.stopwatch.start
+        connection.reader.clock = self.stopwatch.clock
         self.stopwatch.start(0)  # events may follow in what has arrived already
         for intake in self._intakes.values():
             intake.forget(name)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import gc
+import itertools
 import logging
 import os
 import socket
+import struct
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -19,6 +21,7 @@ from helpers import (
     Bus,
     Number,
     Question,
+    RawPeer,
     RawServer,
     Text,
     answer_questions,
@@ -30,9 +33,10 @@ from helpers import (
     until,
 )
 
-from lahja import AsyncioEndpoint, Stream, channels, peering, survey, wire
+from lahja import AsyncioEndpoint, MembershipReason, Stream, channels, peering, survey, wire
 from lahja.base import BaseEndpoint
 from lahja.channels import Channel
+from lahja.framing import encode_value
 from lahja.protocol import control_frame
 
 pytestmark = pytest.mark.anyio
@@ -186,6 +190,110 @@ async def test_a_peer_that_reads_by_fits_and_starts_gets_everything(bus: Bus) ->
             await anyio.lowlevel.checkpoint()
         channel.close()  # while somebody waits until the socket takes more
         await peer.closed()
+
+
+class SlowHandler:
+    """Handle numbers, each of which takes ten milliseconds by the clock of a channel's reader."""
+
+    def __init__(self, endpoint: BaseEndpoint, name: str) -> None:
+        self.seconds = 0.0
+        self.values: list[int] = []
+        self.channel = channel_of(endpoint, name)
+        self.channel.connection.reader.clock = lambda: self.seconds
+        endpoint.subscribe(Number, self.handle)
+
+    def handle(self, event: Number) -> None:
+        self.values.append(event.value)
+        self.seconds += 0.01
+
+
+async def numbers_from(peer: RawPeer, count: int) -> bytes:
+    """Return the frames of numbered events, whose type is announced."""
+    type_id = struct.pack("<I", await peer.announce(Number(0)))
+    payloads = [bytes((wire.PLAIN,)) + encode_value(value) for value in range(count)]
+    return b"".join(raw_frame(wire.EVENT, type_id + payload) for payload in payloads)
+
+
+async def test_a_handler_that_blocks_leaves_turns_to_everybody_else(bus: Bus) -> None:
+    async with bus.serve("server") as server, raw_peer(server) as peer:
+        handler = SlowHandler(server, "raw")
+        done_by_turn: list[int] = []
+
+        async def take_turns() -> None:
+            while len(handler.values) < 40:
+                done_by_turn.append(len(handler.values))
+                await anyio.lowlevel.checkpoint()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(take_turns)
+            await peer.send(await numbers_from(peer, 40))
+        assert handler.values == [*range(40)]
+        assert len({*done_by_turn}) >= 5
+        done = itertools.pairwise(done_by_turn)
+        assert max(after - before for before, after in done) <= 8  # by two ways to go on
+        texts = server.stream(Text)
+        await peer.send(await numbers_from(peer, 5))
+        await peer.send_event(Text("in its turn"))
+        await take(texts, 1)
+        assert handler.values == [*range(40), *range(5)]
+
+
+async def test_what_a_peer_said_before_it_left_is_handled_before_it_is_gone(bus: Bus) -> None:
+    async with bus.serve("server") as server, raw_peer(server) as peer:
+        handler = SlowHandler(server, "raw")
+        changes = server.membership()
+        done: list[int] = []
+        await peer.send(await numbers_from(peer, 30), control_frame(wire.GOODBYE))
+        peer.socket.close()
+        async for change in changes:
+            if not change.joined:
+                done.append(len(handler.values))
+                assert change.reason is MembershipReason.GOODBYE
+                break
+        assert done == [30]
+
+
+async def test_what_a_dead_peer_said_is_handled_before_its_successor_says_anything(
+    bus: Bus,
+) -> None:
+    async with bus.serve("server") as server, raw_peer(server) as peer:
+        handler = SlowHandler(server, "raw")
+        await peer.send(await numbers_from(peer, 30))
+        peer.socket.close()
+        assert handler.channel.on_readable()
+        assert 0 < len(handler.values) < 30
+        assert server._peering._is_peer_gone(handler.channel.connection)
+        assert handler.values == [*range(30)]
+        assert handler.channel.closed
+
+
+async def test_what_a_peer_said_is_handled_in_turns_where_writing_to_it_fails(bus: Bus) -> None:
+    async with bus.serve("server") as server, raw_peer(server, "raw", {Text: None}) as peer:
+        handler = SlowHandler(server, "raw")
+        data = await numbers_from(peer, 30)
+        peer.socket.send(data)
+        peer.socket.close()
+        server.broadcast_nowait(Text("to nobody"))  # in the same turn
+        assert not handler.values
+        seen: list[int] = []
+        while server.is_connected_to("raw"):
+            seen.append(len(handler.values))
+            await anyio.lowlevel.checkpoint()
+        assert handler.values == [*range(30)]
+        assert len({*seen}) >= 3
+
+
+async def test_what_waits_for_another_turn_is_dropped_when_the_endpoint_stops(bus: Bus) -> None:
+    async with bus.serve("server") as server, raw_peer(server) as peer:
+        handler = SlowHandler(server, "raw")
+        await peer.send(await numbers_from(peer, 30))
+        assert handler.channel.on_readable()
+        handler.channel.close()
+        count = len(handler.values)
+        assert 0 < count < 30
+        for _ in range(5):
+            await anyio.lowlevel.checkpoint()
+        assert len(handler.values) == count
 
 
 async def test_a_fault_of_lahja_itself_ends_one_connection_and_says_where_it_was(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import time
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
@@ -627,6 +628,34 @@ async def test_a_flood_of_events_for_a_handler_lets_others_run(
         await until(lambda: len(values) == 2000)
         if sender is server:
             assert beats[0] - before >= 2000 // 64 - 1
+
+
+@pytest.mark.parametrize("is_awaited", [False, True])
+async def test_a_handler_that_blocks_lets_others_run_in_between(
+    bus: Bus, sender_of: SenderOf, is_awaited: bool
+) -> None:
+    count = 200
+    values: list[int] = []
+    async with bus.pair() as (server, client), bus.connect("other", "server") as other:
+
+        def block(event: Number) -> None:
+            time.sleep(0.005)  # as something that computes, or a library that knows no await
+            values.append(event.value)
+
+        async def handler(event: Number) -> None:
+            block(event)
+
+        server.subscribe(Number, handler if is_awaited else block)
+        answer_questions(server)
+        await client.wait_until_endpoint_subscribed_to("server", Number)
+        await other.wait_until_endpoint_subscribed_to("server", Question)
+        for value in range(count):
+            sender_of(server, client).broadcast_nowait(Number(value))
+        await until(lambda: len(values) > 10)
+        assert (await other.request(Question(1))).value == 1
+        assert len(values) < count
+        await until(lambda: len(values) == count)
+        assert values == [*range(count)]
 
 
 async def test_a_flood_of_events_for_a_coroutine_handler_lets_others_run(

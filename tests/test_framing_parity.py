@@ -106,7 +106,16 @@ def test_what_can_be_set_can_be_set_in_both(framing: ModuleType) -> None:
         "Inlet": {"fields", "layout", "name", "type_id"},
     }
     callables = {"cls", "expected", "loads", "on_congested", "on_error", "on_response", "on_topic"}
-    callables |= {"find_topic", "owner", "route", "route_request", "targets", "wake", "where"}
+    callables |= {
+        "clock",
+        "find_topic",
+        "owner",
+        "route",
+        "route_request",
+        "targets",
+        "wake",
+        "where",
+    }
     for name, instance in {
         "Outlet": framing.Outlet(print, 5),
         "Shape": framing.Shape(0, "n", 0, ()),

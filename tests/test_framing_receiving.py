@@ -35,6 +35,7 @@ from lahja.exceptions import (
     ProtocolError,
     TruncatedFrame,
 )
+from lahja.framing import encode_value
 from lahja.names import name_of
 
 
@@ -658,6 +659,82 @@ def test_consumers_get_an_event_in_order(framing: ModuleType) -> None:
     (event,) = link.mailbox.events
     assert order == ["leaves"]
     assert fixed[0].got == fixed[1].got == [(event, False)]
+
+
+class Lasts:
+    """Be a consumer for which each event takes so many seconds, by a clock that is looked at."""
+
+    def __init__(self, seconds: float) -> None:
+        self.now = 0.0
+        self.seconds = seconds
+        self.got: list[Any] = []
+        self.looked_after: list[int] = []
+
+    def deliver(self, event: Any, local: bool) -> None:
+        self.got.append(event.a)
+        self.now += self.seconds
+
+    def clock(self) -> float:
+        self.looked_after.append(len(self.got))
+        return self.now
+
+
+def lasting(framing: ModuleType, seconds: float) -> tuple[Link, Lasts]:
+    """Return a link to a consumer for which each event takes so many seconds."""
+    link = subscribed(framing, "a")
+    consumer = Lasts(seconds)
+    link.topics[name_of(Event)].consumers = (consumer,)
+    link.reader.clock = consumer.clock
+    return link, consumer
+
+
+def counted(count: int) -> bytes:
+    """Return the frames of so many events, with their numbers."""
+    return b"".join(event_frame(b"\0" + encode_value(each)) for each in range(count))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "per_turn"), [(0.3, 2), (0.02, 2), (0.019, 4), (0.01, 4), (0.004, 8), (0.002, 16)]
+)
+def test_where_consumers_take_long_others_get_a_turn_in_between(
+    framing: ModuleType, seconds: float, per_turn: int
+) -> None:
+    link, consumer = lasting(framing, seconds)
+    link.feed(counted(2 * per_turn + 1) + frame(wire.GOODBYE, b"in its turn"))
+    for turn in (1, 2):
+        assert consumer.got == list(range(turn * per_turn))
+        assert link.reader.has_more
+        assert not link.bodies
+        link.reader.buffer_updated(0)
+        link.handle(link.reader)
+    assert consumer.got == list(range(2 * per_turn + 1))
+    assert not link.reader.has_more
+    assert [body[1:] for body in link.bodies] == [b"in its turn"]
+    assert link.reader.pending == 0
+
+
+def test_the_clock_is_looked_at_ever_less_often_where_all_goes_quickly(
+    framing: ModuleType,
+) -> None:
+    link, consumer = lasting(framing, 1e-6)
+    for count, looks in (
+        (1, []),
+        (2, [1]),
+        (3, [1, 2]),
+        (100, [1, 2, 4, 8, 16, 32, 48, 64, 80, 96]),
+    ):
+        consumer.got.clear()
+        consumer.looked_after.clear()
+        link.feed(counted(count))
+        assert consumer.got == list(range(count))
+        assert consumer.looked_after == looks
+        assert not link.reader.has_more
+    consumer.got.clear()
+    consumer.looked_after.clear()
+    link.feed(counted(5)[:-1])  # the end of the last one may come at once, or never
+    assert consumer.looked_after == [1, 2, 4]
+    assert link.reader.clock() == consumer.now
+    assert framing.Reader(5, None).clock() == 0
 
 
 def test_classes_of_one_name_get_an_instance_each(framing: ModuleType) -> None:

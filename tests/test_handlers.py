@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from helpers import Number
 
+from lahja.counting import Stopwatch
 from lahja.handlers import Handler
 
 LOGGER = logging.getLogger("lahja.test")
@@ -253,6 +254,43 @@ def test_a_flood_that_is_awaited_gives_others_a_turn(loop: Loop, values: list[in
         pass
     assert values == list(range(200))
     assert loop.checkpoints == 3
+
+
+def slow_stopwatch(values: list[int]) -> Stopwatch:
+    """Return a stopwatch by which each event takes ten milliseconds."""
+    return Stopwatch(lambda: len(values) / 100)
+
+
+def test_a_function_that_takes_long_gives_others_a_turn(loop: Loop, values: list[int]) -> None:
+    def function(event: Number) -> None:
+        values.append(event.value)
+
+    handler = Handler(function, loop, LOGGER, "alone", slow_stopwatch(values))
+    for value in range(5):
+        handler.deliver(Number(value), True)
+    for done in (2, 4, 5):
+        assert len(loop.soon) == 1
+        loop.turn()
+        assert values == list(range(done))
+    assert not loop.soon
+
+
+def test_a_coroutine_that_takes_long_gives_others_a_turn(loop: Loop, values: list[int]) -> None:
+    async def function(event: Number) -> None:
+        values.append(event.value)
+
+    handler = Handler(function, loop, LOGGER, "alone", slow_stopwatch(values))
+    for value in range(5):
+        handler.deliver(Number(value), False)
+    for done in (2, 4):
+        assert loop.step()
+        assert values == list(range(done))
+    assert not loop.step()
+    assert values == list(range(5))
+    assert loop.checkpoints == 2
+    handler.deliver(Number(5), False)
+    assert not loop.step()
+    assert loop.checkpoints == 2  # there is no need, as long as nothing waits
 
 
 def test_stopping_before_the_task_began_closes_the_coroutine(loop: Loop, values: list[int]) -> None:
