@@ -52,6 +52,7 @@ class Program:
     :param directory: an empty one, for its temporary files
     :param output: where it writes; a pipe that :meth:`wait_for` and :meth:`finish` read, if not
         given
+    :param errors: where it complains; the output, if not given
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Program:
         *arguments: str,
         directory: Path,
         output: int | IO[bytes] = subprocess.PIPE,
+        errors: int = subprocess.STDOUT,
     ) -> None:
         path = [str(Path(lahja.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
         environment = {
@@ -75,7 +77,7 @@ class Program:
             [sys.executable, "-X", "dev", "-W", "error", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=output,
-            stderr=subprocess.STDOUT,
+            stderr=errors,
             cwd=directory,
             env=environment,
             start_new_session=True,

@@ -46,8 +46,8 @@ def run(*arguments: str | Path, directory: Path) -> Outcome:
     return outcome
 
 
-def start(*arguments: str | Path, directory: Path) -> Program:
-    return Program("-m", "lahja", *map(str, arguments), directory=directory)
+def start(*arguments: str | Path, directory: Path, errors: int = subprocess.STDOUT) -> Program:
+    return Program("-m", "lahja", *map(str, arguments), directory=directory, errors=errors)
 
 
 def rows_of(output: str) -> dict[str, list[str]]:
@@ -466,7 +466,8 @@ def test_they_end_when_nobody_reads_their_output(
     arguments: tuple[str, ...], six: BusOfSix, ipc_dir: Path
 ) -> None:
     command, *options = arguments
-    with start(command, six.directory, *options, directory=ipc_dir) as program:
+    errors = subprocess.DEVNULL  # as in test_demo_ends_when_nobody_reads_its_output
+    with start(command, six.directory, *options, directory=ipc_dir, errors=errors) as program:
         assert program.process.stdout is not None
         program.process.stdout.readline()
         program.process.stdout.close()
