@@ -1915,8 +1915,8 @@ cdef class Reader:
     cdef Py_ssize_t _landing_size
     cdef Py_ssize_t _landed
     cdef bint _was_early
-    cdef Py_ssize_t _until_look
     cdef Py_ssize_t _untimed
+    cdef Py_ssize_t _look_at
     cdef double _turn_ends
     cdef public Py_ssize_t received
     cdef public Py_ssize_t events
@@ -1947,7 +1947,8 @@ cdef class Reader:
         self._landing_size = 0
         self._landed = 0
         self._was_early = False
-        self._until_look = self._untimed = 1
+        self._untimed = 1
+        self._look_at = 1
         self._turn_ends = -1.0
         self.received = 0
         self.events = 0
@@ -2011,7 +2012,8 @@ cdef class Reader:
         if not 0 <= count <= room:
             raise ValueError(f"the buffer has no room for {nbytes} bytes")
         self.has_more = False
-        self._until_look = self._untimed = 1
+        self._untimed = 1
+        self._look_at = self.events + 1
         self._turn_ends = -1.0
         self.received += count
         if landing is None:
@@ -2066,7 +2068,7 @@ cdef class Reader:
                     return view[start:start + length]
                 else:
                     self._dispatch(_nothing_given, data + start, length, view, start)
-                if not self._until_look and self._end > self._start and self._is_time_up():
+                if self.events == self._look_at and self._end > self._start and self._is_time_up():
                     return None
         except ProtocolError as error:
             self._failure = error
@@ -2081,7 +2083,7 @@ cdef class Reader:
             self.has_more = True
         else:
             self._untimed = min(2 * self._untimed, _MOST_UNTIMED)
-        self._until_look = self._untimed
+        self._look_at = self.events + self._untimed
         return self.has_more
 
     cdef tuple _take_early(self):
@@ -2195,7 +2197,6 @@ cdef class Reader:
         else:
             others = _nothing_given
         if event is not None:
-            self._until_look -= 1
             self.events += 1
             topic.received += 1
             _hand_over(topic, event)
@@ -2225,7 +2226,6 @@ cdef class Reader:
                 pass
             else:
                 self.requests.pop(request_id, None)
-                self._until_look -= 1
                 self.events += 1
                 topic.received += 1
                 topic.delivered += 1

@@ -271,10 +271,10 @@ class Reader:
         "_landed",
         "_landing",
         "_landing_size",
+        "_look_at",
         "_looked_into",
         "_start",
         "_turn_ends",
-        "_until_look",
         "_untimed",
         "_was_early",
         "clock",
@@ -318,7 +318,8 @@ class Reader:
         self._landing_size = 0  # of all of it
         self._landed = 0  # bytes of it that are there
         self._was_early = False  # whether the last frame had such values
-        self._until_look = self._untimed = 1  # events until the clock is looked at; all of these
+        self._untimed = 1  # events from one look at the clock to the next
+        self._look_at = 1  # what ``events`` is then
         self._turn_ends = -1.0  # when there have been enough events; below 0 before the first look
         self.received = 0  # bytes
         self.events = 0  # those that were decoded
@@ -380,7 +381,8 @@ class Reader:
         if not 0 <= nbytes <= room:
             raise ValueError(f"the buffer has no room for {nbytes} bytes")
         self.has_more = False
-        self._until_look = self._untimed = 1
+        self._untimed = 1
+        self._look_at = self.events + 1
         self._turn_ends = -1.0
         self.received += nbytes
         if landing is None:
@@ -408,7 +410,7 @@ class Reader:
                 early = self._take_early() if self._is_long else ()
                 if not self._dispatch(early, body):
                     return memoryview(_restored(early, body))
-                if not self._until_look and self._end > self._start and self._is_time_up():
+                if self.events == self._look_at and self._end > self._start and self._is_time_up():
                     return None
         except ProtocolError as error:
             self._failure = error
@@ -424,7 +426,7 @@ class Reader:
             self.has_more = True
         else:
             self._untimed = min(2 * self._untimed, _MOST_UNTIMED)
-        self._until_look = self._untimed
+        self._look_at = self.events + self._untimed
         return self.has_more
 
     def _next_body(self) -> memoryview | None:
@@ -542,7 +544,6 @@ class Reader:
             for twin in topic.twins
         ]
         if event is not None:
-            self._until_look -= 1
             self.events += 1
             topic.received += 1
             topic.delivered += len(topic.consumers)
@@ -576,7 +577,6 @@ class Reader:
         except DecodeError:
             return self.on_response(inlet, request_id, _restored(early, body), offset)
         self.requests.pop(request_id, None)
-        self._until_look -= 1
         self.events += 1
         topic.received += 1
         topic.delivered += 1 + len(topic.consumers)
