@@ -39,7 +39,7 @@ from .handlers import Handler
 from .joining import Joining
 from .membership import MembershipChange, MembershipReason
 from .names import name_of
-from .peering import Peering
+from .peering import Peering, name_and_path
 from .routing import Router, Watcher, has_stopped
 from .sockets import check_platform
 from .streams import Membership, Overflow, Stream, StreamHost, make_mailbox, subscribe_mailbox
@@ -233,13 +233,7 @@ class BaseEndpoint(EndpointAPI):
     def serve(
         cls, config: ConnectionConfig, **options: Unpack[EndpointOptions]
     ) -> AbstractAsyncContextManager[Self]:
-        try:
-            name, path = config.name, config.path
-        except AttributeError:
-            raise TypeError(
-                f"to serve takes a ConnectionConfig, which {config!r} is not: make one by "
-                "ConnectionConfig.from_name(name)"
-            ) from None
+        name, path = name_and_path(config, "serve")
         return cls(name, **options)._serve(path)
 
     @asynccontextmanager

@@ -71,9 +71,9 @@ class EventLoop(Scheduler, Protocol):
         """Return the event loop that runs in this thread, or None."""
 
     @property
-    @abstractmethod
     def backend(self) -> str:
         """The name of the event loop's kind, as statistics have it."""
+        return self.library
 
     @abstractmethod
     def begin(self) -> None:

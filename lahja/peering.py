@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
     from .loops import EventLoop
 
-__all__ = ["Peering"]
+__all__ = ["Peering", "name_and_path"]
 
 _MOST_STRANGERS = 256
 _ACCEPTED_PER_TURN = 64
@@ -65,6 +65,24 @@ _REMEDIES = {
 _SLOWEST_RETRY = 0.1
 _STALL = 0.1  # seconds in which a peer takes nothing, and after which that counts as a stall
 _STALL_NOTICE = 1.0  # seconds after which it is worth a line
+
+
+def name_and_path(config: ConnectionConfig, purpose: str) -> tuple[str, Path]:
+    """
+    Return what a configuration says.
+
+    :param purpose: what it was given for, as the error says it
+    :raise TypeError: where it is no configuration
+    """
+    from pathlib import Path  # see ConnectionConfig.from_name()
+
+    try:
+        return config.name, Path(config.path)
+    except AttributeError:
+        raise TypeError(
+            f"to {purpose} takes a ConnectionConfig, which {config!r} is not: make one by "
+            "ConnectionConfig.from_name(name)"
+        ) from None
 
 
 class Peering:
@@ -191,15 +209,7 @@ class Peering:
 
     async def connect(self, config: ConnectionConfig) -> None:
         """Connect to one endpoint; see :meth:`lahja.base.EndpointAPI.connect_to_endpoints`."""
-        from pathlib import Path  # see ConnectionConfig.from_name()
-
-        try:
-            name, path = config.name, Path(config.path)
-        except AttributeError:
-            raise TypeError(
-                f"to connect takes a ConnectionConfig, which {config!r} is not: make one by "
-                "ConnectionConfig.from_name(name)"
-            ) from None
+        name, path = name_and_path(config, "connect")
         if name == self._router.name:
             raise ConnectionAttemptRejected(f"{name!r} cannot connect to itself")
         if self._is_connected_already(name, path):

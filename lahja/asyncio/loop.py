@@ -92,7 +92,7 @@ class AsyncioLoop(EventLoop):
 
     @property
     def backend(self) -> str:
-        return "uvloop" if type(self.event_loop).__module__.startswith("uvloop") else "asyncio"
+        return "uvloop" if type(self.event_loop).__module__.startswith("uvloop") else self.library
 
     def begin(self) -> None:
         self.event_loop = asyncio.get_running_loop()

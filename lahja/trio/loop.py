@@ -111,10 +111,6 @@ class TrioLoop(EventLoop):
         except RuntimeError:  # called from outside of trio
             return None
 
-    @property
-    def backend(self) -> str:
-        return "trio"
-
     def begin(self) -> None:
         self._token = trio.lowlevel.current_trio_token()
         self.is_active = True
